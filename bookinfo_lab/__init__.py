@@ -1,0 +1,1 @@
+"""One HTTP request through a service mesh, explained with evidence."""
