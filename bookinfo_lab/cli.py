@@ -1,0 +1,220 @@
+"""`bookinfo-lab …`: the lab from a shell.
+
+Leaf.  Answers go to stdout, messages to stderr.  Exit 0: done or answered; 1: `doctor` or `status` answers no;
+2: bad use, or something this machine or input lacks, in one line that says what to do.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bookinfo_lab.errors import LabError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = words.index("--") if "--" in words else len(words)
+    arguments = _parser().parse_args(words[:split])
+    arguments.argv = words[split + 1 :]
+    command: Command = arguments.command
+    try:
+        return command(arguments)
+    except LabError as error:
+        print(f"bookinfo-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bookinfo-lab: interrupted; what was being made has been taken down", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bookinfo-lab", description="One HTTP request through a service mesh, explained with evidence."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Command, help_text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help_text, description=help_text)
+        made.set_defaults(command=command)
+        return made
+
+    def named(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--name", default="default", help="the sandbox's name (default: default)")
+
+    made = add("doctor", _doctor, "what this machine can do, each 'no' with the line that mends it")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
+
+    made = add("tour", _tour, "bring a mesh up, send one request, show its hops, take the mesh down")
+    made.add_argument("--scenario", default="sidecar", help="sidecar (today's mesh) or article (2017)")
+
+    add("lab", _lab, "open JupyterLab; words after -- are options of jupyter lab")
+
+    made = add("up", _up, "make a sandbox that outlives this command")
+    named(made)
+    made.add_argument("--scenario", default="sidecar", help="sidecar (today's mesh) or article (2017)")
+    made.add_argument(
+        "--publish", nargs="?", const=0, type=_port, metavar="PORT", help="open the front door on 127.0.0.1:PORT"
+    )
+
+    named(add("down", _down, "end a sandbox, ready or half-made"))
+
+    made = add("status", _status, "the sandboxes that run")
+    made.add_argument("--name", help="this one only")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
+
+    made = add("exec", _exec, "run a command inside a pod, node or client")
+    _target_options(made, named)
+    made.usage = "%(prog)s [-h] [--name NAME] [-c CONTAINER] [--uid UID] TARGET -- COMMAND …"
+
+    made = add("shell", _shell, "a shell inside a pod, node or client")
+    _target_options(made, named)
+
+    made = add("journey", _journey, "send one request through the front door and show its hops")
+    made.add_argument("path", nargs="?", default="/productpage", metavar="URL-PATH")
+    made.add_argument("--name", help="a sandbox that runs (default: one for this command alone)")
+    made.add_argument("--scenario", default="sidecar", help="what to make where none runs")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def _target_options(made: argparse.ArgumentParser, named: Callable[[argparse.ArgumentParser], None]) -> None:
+    named(made)
+    made.add_argument("-c", "--container", default="", help="a container of the pod other than its application's")
+    made.add_argument("--uid", type=int, help="the user to be there (default: the container's own)")
+    made.add_argument("target", metavar="TARGET", help="client, node[/NAME], a pod, an app, app-version, NAMESPACE/…")
+
+
+def _port(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
+    return number
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import doctor
+
+    report = doctor.examine()
+    if arguments.json:
+        _print_json(doctor.as_document(report))
+    else:
+        print(doctor.as_page(report))
+    return 0 if doctor.is_fit(report) else 1
+
+
+def _tour(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox
+    from bookinfo_lab.sandbox import scenarios
+
+    plan = scenarios.scenario(arguments.scenario)
+    name = f"tour-{os.getpid()}"
+    print(f"Bringing up the scenario {plan.scenario!r} …", file=sys.stderr)
+    mesh = sandbox.up(plan, name, keep=False)
+    try:
+        _show_journey(mesh, "/productpage")
+    finally:
+        mesh.down()
+    print("The mesh is down; nothing of it is left.", file=sys.stderr)
+    return 0
+
+
+def _show_journey(mesh: Any, path: str) -> None:
+    from bookinfo_lab import journey
+    from bookinfo_lab.sandbox import requests
+
+    print(journey.as_text(requests.send(mesh, path)))
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    jupyter = os.path.join(os.path.dirname(sys.executable), "jupyter-lab")
+    if not os.path.exists(jupyter):
+        raise LabError("JupyterLab is not installed beside this Python; run: make lab")
+    os.execv(jupyter, [jupyter, *arguments.argv])
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox
+    from bookinfo_lab.sandbox import scenarios
+
+    mesh = sandbox.up(scenarios.scenario(arguments.scenario), arguments.name, publish=arguments.publish)
+    print(f"The sandbox {mesh.name!r} runs: scenario {mesh.scenario}, users mapped: {mesh.users}.")
+    if mesh.published:
+        print(f"Front door: http://127.0.0.1:{mesh.published}/productpage")
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox
+
+    if sandbox.down(arguments.name):
+        print(f"The sandbox {arguments.name!r} is down; nothing of it is left.")
+    else:
+        print(f"bookinfo-lab: no sandbox named {arguments.name!r}; nothing to take down", file=sys.stderr)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab.sandbox import state
+
+    names = [arguments.name] if arguments.name else list(state.names())
+    found = [record for record in map(state.read, names) if record is not None]
+    if arguments.json:
+        _print_json({"sandboxes": found})
+    else:
+        for record in found:
+            stage = "ready" if "init" in record else "starting"
+            front = f", http://127.0.0.1:{record['published']}/productpage" if record.get("published") else ""
+            print(f"{record['name']}: {stage}, scenario {record.get('scenario', 'unknown')}{front}")
+        if not found:
+            print("no sandbox runs", file=sys.stderr)
+    return 0 if found else 1
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox, terminal
+
+    if not arguments.argv:
+        raise LabError("exec needs a command: bookinfo-lab exec TARGET -- COMMAND …")
+    mesh = sandbox.attach(arguments.name)
+    return terminal.attached(mesh, mesh.target(arguments.target, arguments.container), arguments.argv, arguments.uid)
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox, terminal
+
+    mesh = sandbox.attach(arguments.name)
+    return terminal.shell(mesh, mesh.target(arguments.target, arguments.container), arguments.uid)
+
+
+def _journey(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import journey, sandbox
+    from bookinfo_lab.sandbox import requests, scenarios
+
+    plan = None if arguments.name else scenarios.scenario(arguments.scenario)
+    mesh = sandbox.attach(arguments.name) if plan is None else sandbox.up(plan, f"journey-{os.getpid()}", keep=False)
+    try:
+        found = requests.send(mesh, arguments.path)
+    finally:
+        if plan is not None:
+            mesh.down()
+    if arguments.json:
+        _print_json(journey.as_document(found))
+    else:
+        print(journey.as_text(found))
+    return 0

@@ -1,0 +1,78 @@
+"""Istio 0.3's ingress, re-enacted with today's Envoy: one listener, one route, a cluster named as Pilot named it.
+
+Its route sends every path to one backend, as the article's did: the Ingress object says which.  What Mixer added is
+not here: no filter of today's Envoy writes x-istio-attributes.
+"""
+
+from typing import Any
+
+from bookinfo_lab.errors import Unsupported
+from bookinfo_lab.sandbox.xds import clusters, listeners
+from bookinfo_lab.sandbox.xds.settings import Settings, access_log, eds_path, named, rds_path, typed
+from bookinfo_lab.sandbox.xds.view import Port, View
+
+_PRIVATE = (("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("127.0.0.0", 8))
+
+
+def resources(mesh: View, settings: Settings) -> dict[str, list[Any]]:
+    """Every kind of resource of the ingress: all it knows is its one backend."""
+    pages = _backend(mesh)
+    name = f"out.{pages.host}|{'http' if pages.protocol == 'http' else pages.number}"
+    members = [clusters.endpoint(address, number) for address, number, _ in pages.endpoints]
+    groups = [{"locality": {}, "lb_endpoints": members}] if members else []
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": name, "timeout": "0s"},
+        "decorator": {"operation": "default-route"},
+    }
+    host = {"name": "*", "domains": ["*"], "routes": [route]}
+    number = next(port.target for port in mesh.own_ports() if port.protocol == "http")
+    eds = {"eds_config": settings.source(eds_path(settings, name)), "service_name": name}
+    cluster = typed(
+        "config.cluster.v3.Cluster",
+        name=name,
+        type="EDS",
+        connect_timeout="1s",
+        lb_policy="ROUND_ROBIN",
+        eds_cluster_config=eds,
+        **settings.binding(),
+    )
+    kind = "config.endpoint.v3.ClusterLoadAssignment"
+    return {
+        "lds": [_listener(number, settings)],
+        "rds": [typed("config.route.v3.RouteConfiguration", name=str(number), virtual_hosts=[host])],
+        "cds": [cluster],
+        "eds": [typed(kind, cluster_name=name, endpoints=groups)],
+    }
+
+
+def _backend(mesh: View) -> Port:
+    """The Service port that the Ingress object names as the backend of every path."""
+    for item in mesh.ingresses:
+        backend = item["spec"]["backend"]
+        port = mesh.find(backend["serviceName"], int(backend["servicePort"]), item["metadata"]["namespace"])
+        if port is not None:
+            return port
+    raise Unsupported("no Ingress object names a backend that is a Service; the ingress would have no route")
+
+
+def _listener(number: int, settings: Settings) -> dict[str, Any]:
+    ranges = [{"address_prefix": address, "prefix_len": length} for address, length in _PRIVATE]
+    manager = named(
+        "envoy.filters.network.http_connection_manager",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="http",
+        rds={"config_source": settings.source(rds_path(settings, str(number))), "route_config_name": str(number)},
+        http_filters=listeners.http_filters(),
+        tracing=listeners.tracing(),
+        access_log=access_log(),
+        use_remote_address=True,
+        internal_address_config={"cidr_ranges": ranges},
+    )
+    return typed(
+        "config.listener.v3.Listener",
+        name=f"http_0.0.0.0_{number}",
+        address={"socket_address": {"address": "0.0.0.0", "port_value": number}},
+        filter_chains=[{"filters": [manager]}],
+        traffic_direction="OUTBOUND",
+    )
