@@ -430,6 +430,17 @@ def test_after_set_up_nothing_asks_the_network(checkout: Checkout) -> None:
     assert checkout.works()
 
 
+@pytest.mark.sandbox
+def test_the_tour_needs_no_internet(tmp_path: Path) -> None:
+    options = ["--net"] if os.geteuid() == 0 else ["--user", "--map-current-user", "--net"]
+    command = ["unshare", *options, str(Path(sys.prefix, "bin/bookinfo-lab")), "tour"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env=os.environ | {"HOME": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "GET /productpage" in done.stdout
+
+
 def end_after_the_system_packages(checkout: Checkout) -> None:
     """A folder that is no venv ends set-up; Debian's packages come before that."""
     (checkout.root / ".venv").mkdir()

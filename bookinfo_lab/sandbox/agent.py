@@ -1,44 +1,55 @@
-"""The sandbox's pilot-agent: writes its Envoy's configuration, starts it, answers for its health.
+"""The sandbox's pilot-agent: writes its Envoy's configuration, starts it, answers its questions and for its health.
 
 Edge: runs in an istio-proxy container as process 1.  As Istio's does, it writes the bootstrap below
-/etc/istio/proxy and starts Envoy with it, and serves 15020, where /healthz/ready says whether Envoy's admin
-calls itself live.  What Istio's agent fetches from istiod over xDS, this one is handed as files.
+/etc/istio/proxy, starts Envoy with it, hands it its resources over a Unix socket there, and serves 15020, where
+/healthz/ready says whether Envoy's admin calls itself live.  What Istio's agent fetches from istiod, this one is
+handed as files; SIGHUP tells it that they were replaced.
 """
 
 import contextlib
+import json
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bookinfo_lab.sandbox.xds import Settings, resource_path
 
 STATUS_PORT = 15020
 _ADMIN = ("127.0.0.1", 15000)
+_LONGEST = 1 << 20
 
 
-def run(files: Mapping[str, str], command: Sequence[str], env: Mapping[str, str], *, status: bool) -> None:
+def run(
+    files: Mapping[str, str], settings: Settings, command: Sequence[str], env: Mapping[str, str], *, status: bool
+) -> None:
     """Write ``files`` (path → text), run Envoy until it ends, and end with its status."""
     for path, text in files.items():
         replace(path, text)
-    listener = _listen() if status else None
-    ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    selector = selectors.DefaultSelector()
+    server = _Server(selector, settings)
+    woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    selector.register(woken, selectors.EVENT_READ, lambda: os.read(woken, 512))
+    if status:
+        listener = socket.create_server(("0.0.0.0", STATUS_PORT), backlog=16)
+        selector.register(listener, selectors.EVENT_READ, lambda: _answer_health(listener))
     envoy = subprocess.Popen(list(command), env=dict(env), stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: envoy.terminate())
-    watched: list[int | socket.socket] = [ended] if listener is None else [ended, listener]
     while envoy.poll() is None:
-        readable, _, _ = select.select(watched, [], [])
-        if ended in readable:
-            os.read(ended, 512)
-        if listener is not None and listener in readable:
-            _answer(listener)
+        for key, _ in selector.select():
+            if key.data() is not None and key.fileobj == woken:
+                server.answer_waiting()
     os._exit(envoy.returncode if envoy.returncode >= 0 else 128 - envoy.returncode)
 
 
 def replace(path: str, text: str, owner: int | None = None) -> None:
-    """Write a file beside its place and rename it: Envoy, which watches the folder, never reads half of it.
+    """Write a file beside its place and rename it, so that nobody reads half of it.
 
     A file that holds ``text`` already is left alone.
     """
@@ -53,13 +64,85 @@ def replace(path: str, text: str, owner: int | None = None) -> None:
     os.rename(path + ".new", path)
 
 
-def _listen() -> socket.socket:
-    listener = socket.create_server(("0.0.0.0", STATUS_PORT), backlog=16)
-    listener.setblocking(False)
-    return listener
+class _Server:
+    """Answers Envoy's discovery requests (REST-JSON, one kind of resource each) from the files.
+
+    A request names the version that Envoy has.  It is answered once the file has another, which may be at once or
+    never: until then it waits, and nothing is polled.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, settings: Settings) -> None:
+        self._selector, self._settings = selector, settings
+        self._waiting: dict[socket.socket, tuple[str, str]] = {}
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(settings.socket)
+        self._listener.listen(256)
+        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.settimeout(5)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._hear(connection))
+
+    def _hear(self, connection: socket.socket) -> None:
+        try:
+            path, request = _read_request(connection)
+        except (OSError, EOFError, ValueError):
+            self._waiting.pop(connection, None)
+            self._selector.unregister(connection)
+            connection.close()
+            return
+        names = request.get("resource_names") or [""]
+        place = resource_path(self._settings, path.rpartition(":")[2], names[0])
+        self._waiting[connection] = (place, request.get("version_info", ""))
+        self._answer(connection)
+
+    def answer_waiting(self) -> None:
+        """Answer every request whose file has been replaced since."""
+        for connection in list(self._waiting):
+            self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        place, version = self._waiting[connection]
+        try:
+            with open(place, encoding="utf-8") as file:
+                body = file.read()
+        except FileNotFoundError:
+            return  # asked for before it is known: it waits for the file
+        if json.loads(body)["version_info"] == version:
+            return
+        del self._waiting[connection]
+        data = body.encode()
+        with contextlib.suppress(OSError):
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+            connection.sendall(head.encode() + data)
 
 
-def _answer(listener: socket.socket) -> None:
+def _read_request(connection: socket.socket) -> tuple[str, dict[str, Any]]:
+    """The path and JSON body of the next request; EOFError where Envoy has closed the connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = connection.recv(65536)
+        if not part or len(data) > _LONGEST:
+            raise EOFError
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *fields = head.decode("latin-1").split("\r\n")
+    lengths = [int(field.partition(":")[2]) for field in fields if field.lower().startswith("content-length:")]
+    wanted = lengths[0] if lengths else 0
+    if wanted > _LONGEST:
+        raise ValueError("a discovery request of more than a megabyte is none of Envoy's")
+    parts, size = [body], len(body)
+    while size < wanted:
+        part = connection.recv(65536)
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size += len(part)
+    return first.split(" ")[1], json.loads(b"".join(parts))
+
+
+def _answer_health(listener: socket.socket) -> None:
     """Answer one health request; whoever connects and says nothing waits half a second at most."""
     with contextlib.suppress(OSError):
         connection, _ = listener.accept()

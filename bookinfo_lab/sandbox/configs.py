@@ -6,6 +6,7 @@ only; `init`, `serve` and `processes` do.
 
 import json
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -121,7 +122,9 @@ def _proxy(plan: Topology, mesh: Mesh, pod: Object, item: Object, common: proces
     title = " ".join(item["command"])
 
     def run() -> None:
-        agent.run(files, command, env, status="readinessProbe" in item and "httpGet" in item["readinessProbe"])
+        agent.run(
+            files, settings, command, env, status="readinessProbe" in item and "httpGet" in item["readinessProbe"]
+        )
 
     folder = os.path.dirname(next(iter(files)))
     root = replace(common.root, folders=(folder,), owner=common.uid)
@@ -141,14 +144,16 @@ def update(mesh: Mesh, objects: Sequence[Object], place: tuple[str, str, str], p
         if pod["kind"] == "Pod" and key(pod)[1:] == place[:2]:
             for item in topology.containers(pod):
                 if item["name"] == place[2]:
-                    _update(mesh, objects, pod, item, f"/proc/{pid}/root")
+                    _update(mesh, objects, pod, item, pid)
 
 
-def _update(mesh: Mesh, objects: Sequence[Object], pod: Object, item: Object, root: str) -> None:
+def _update(mesh: Mesh, objects: Sequence[Object], pod: Object, item: Object, pid: int) -> None:
+    root = f"/proc/{pid}/root"
     if topology.is_proxy(item):
         owner = 0 if mesh.users == "single" else int(item["securityContext"]["runAsUser"])
         for path, text in xds.files(objects, pod, _xds_settings(mesh)).items():
             agent.replace(root + path, text, owner)
+        os.kill(pid, signal.SIGHUP)
     elif is_dns(item):
         agent.replace(root + _DNS_OBJECTS, json.dumps(list(objects)))
 

@@ -208,8 +208,8 @@ class Server:
             os.setsid()
             if not descriptors:
                 descriptors = _terminal(connection, request["size"])
-            for number, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, number)
+            for place, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, place)
             os.closerange(3, 4096)
             processes.run_inside(target.pid, uid, request["argv"], request["env"], request.get("folder") or "/")
         except BaseException as error:  # noqa: BLE001 - a forked child must not unwind into the server

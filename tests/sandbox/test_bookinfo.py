@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -49,9 +50,11 @@ COPIED = {
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, below those that the kernel gives to clients: none can take it meanwhile."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", random.randrange(20000, 32768)))
+            return int(probe.getsockname()[1])
 
 
 class App:
@@ -74,7 +77,6 @@ class App:
 
     def listens(self) -> bool:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.2", 0))  # from its own address a socket could meet itself
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> int:
@@ -459,7 +461,7 @@ def test_an_answer_that_is_no_http_or_no_json_counts_as_none(start, answer):
                 connection.recv(65536)
                 connection.sendall(answer)
 
-        thread = threading.Thread(target=answer_once)
+        thread = threading.Thread(target=answer_once, daemon=True)
         thread.start()
         page = start("productpage", **at("details", listener.getsockname()[1]))
         assert page.get("/api/v1/products/0").status == 500
@@ -484,7 +486,7 @@ def test_every_framing_of_an_answer_is_read(start, answer):
                 for byte in answer:
                     connection.sendall(bytes([byte]))
 
-        thread = threading.Thread(target=answer_slowly)
+        thread = threading.Thread(target=answer_slowly, daemon=True)
         thread.start()
         page = start("productpage", **at("details", listener.getsockname()[1]))
         assert page.get("/api/v1/products/0").json() == {"a": 1}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -323,14 +324,17 @@ def test_the_log_line_is_coredns(names):
 
 
 def free_port() -> int:
-    """A port that is free for both transports."""
+    """A port free for both transports, below those that the kernel gives to clients: none can take it meanwhile."""
     while True:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
+        port = random.randrange(20000, 32768)
+        with (
+            socket.socket() as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            contextlib.suppress(OSError),
+        ):
+            tcp.bind(("", port))
+            udp.bind(("", port))
+            return port
 
 
 class Server:
@@ -349,7 +353,6 @@ class Server:
         end = time.monotonic() + 10
         while True:
             with socket.socket() as probe:
-                probe.bind(("127.0.0.2", 0))  # from its own address a socket could meet itself
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             assert self.process.poll() is None, self.log.read_text()

@@ -53,7 +53,7 @@ def upstream(answer: Callable[[socket.socket], None]) -> Iterator[tuple[str, int
                 threading.Thread(target=converse, args=(connection,), daemon=True).start()
 
         stopped: list[bool] = []
-        thread = threading.Thread(target=accept)
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         try:
             yield listener.getsockname()

@@ -1,8 +1,8 @@
 """A proxy's configuration from Kubernetes and Istio API objects, as istiod would have written it.
 
-Pure.  In: API objects (plain dicts) and one pod of them.  Out: the files of a configuration folder, by path — the
-bootstrap, and the four kinds of xDS resource that Envoy reads from files and follows by inotify when they are
-replaced.  Names and shapes follow istiod (istio pilot/pkg/networking/core); `DIFFERENCES` lists what is not as there.
+Pure.  In: API objects (plain dicts) and one pod of them.  Out: the files of a configuration folder, by path: the
+bootstrap, and the four kinds of xDS resource, which the pod's agent reads and hands to Envoy.  Names and shapes follow
+istiod (istio pilot/pkg/networking/core); `DIFFERENCES` lists what is not as there.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from typing import Any
 from bookinfo_lab.errors import Unsupported
 from bookinfo_lab.sandbox import topology
 from bookinfo_lab.sandbox.xds import bootstrap, clusters, ingress_2017, listeners, routes
-from bookinfo_lab.sandbox.xds.settings import Settings, eds_path, rds_path
+from bookinfo_lab.sandbox.xds.settings import Settings, eds_path, rds_path, resource_path
 from bookinfo_lab.sandbox.xds.view import view
 
-__all__ = ["DIFFERENCES", "Settings", "command", "files", "resources"]
+__all__ = ["DIFFERENCES", "Settings", "command", "files", "resource_path", "resources"]
 
 DIFFERENCES: Mapping[str, str] = {
-    "configuration comes from files, not over ADS": "no istiod runs; Envoy follows the files by inotify",
+    "configuration comes over REST, not over gRPC (ADS)": "no istiod runs; the agent answers from files",
     "no TLS": "the PeerAuthentication object says DISABLE; istiod then leaves out every TLS match, as here",
     "every request is sampled, spans go to a cluster without endpoints": "a lab shows every request; nothing collects",
     "traces carry B3 and W3C headers": "Istio's default sends B3 alone",

@@ -8,7 +8,7 @@ from typing import Any
 
 from bookinfo_lab.sandbox import topology
 from bookinfo_lab.sandbox.xds.listeners import ZIPKIN
-from bookinfo_lab.sandbox.xds.settings import Settings, named
+from bookinfo_lab.sandbox.xds.settings import XDS_CLUSTER, Settings, named
 
 FILE = "envoy-rev0.json"
 ADMIN_PORT, AGENT_PORT, HEALTH_PORT, METRICS_PORT = 15000, 15020, 15021, 15090
@@ -16,7 +16,7 @@ ADMIN_PORT, AGENT_PORT, HEALTH_PORT, METRICS_PORT = 15000, 15020, 15021, 15090
 
 def document(pod: Mapping[str, Any], settings: Settings, *, agent: bool) -> dict[str, Any]:
     """The bootstrap of a pod's proxy; ``agent`` adds Istio's health and metrics listeners."""
-    resources: dict[str, Any] = {"clusters": [_static(ZIPKIN, None, "1s")]}
+    resources: dict[str, Any] = {"clusters": [_static(ZIPKIN, None, "1s"), _agent_socket(settings)]}
     if agent:
         resources["clusters"] += [_static("prometheus_stats", ADMIN_PORT), _static("agent", AGENT_PORT)]
         resources["listeners"] = [
@@ -30,8 +30,8 @@ def document(pod: Mapping[str, Any], settings: Settings, *, agent: bool) -> dict
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": ADMIN_PORT}},
         },
         "dynamic_resources": {
-            "lds_config": settings.source(f"{settings.folder}/lds.json"),
-            "cds_config": settings.source(f"{settings.folder}/cds.json"),
+            "lds_config": settings.source(),
+            "cds_config": settings.source(),
         },
         "static_resources": resources,
     }
@@ -68,6 +68,16 @@ def _static(name: str, port: int | None, timeout: str = "0.250s") -> dict[str, A
         "connect_timeout": timeout,
         "alt_stat_name": f"{name};",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}] if members else []},
+    }
+
+
+def _agent_socket(settings: Settings) -> dict[str, Any]:
+    """The cluster that configuration is asked of; no limit of its own, since every question is held open."""
+    member = {"endpoint": {"address": {"pipe": {"path": settings.socket}}}}
+    names = ("max_connections", "max_pending_requests", "max_requests")
+    return _static(XDS_CLUSTER, None, "1s") | {
+        "load_assignment": {"cluster_name": XDS_CLUSTER, "endpoints": [{"lb_endpoints": [member]}]},
+        "circuit_breakers": {"thresholds": [dict.fromkeys(names, 100000)]},
     }
 
 

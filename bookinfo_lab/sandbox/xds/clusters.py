@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bookinfo_lab.sandbox.xds.settings import Settings, eds_path, typed
+from bookinfo_lab.sandbox.xds.settings import Settings, typed
 from bookinfo_lab.sandbox.xds.view import Port, View
 
 _CLUSTER = "config.cluster.v3.Cluster"
@@ -97,7 +97,7 @@ def _outbound(port: Port, subset: str, settings: Settings) -> dict[str, Any]:
         _CLUSTER,
         name=name,
         type="EDS",
-        eds_cluster_config={"eds_config": settings.source(eds_path(settings, name)), "service_name": name},
+        eds_cluster_config={"eds_config": settings.source(), "service_name": name},
         connect_timeout="10s",
         lb_policy="LEAST_REQUEST",
         common_lb_config={"healthy_panic_threshold": {}},

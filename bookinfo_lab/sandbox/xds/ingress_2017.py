@@ -8,7 +8,7 @@ from typing import Any
 
 from bookinfo_lab.errors import Unsupported
 from bookinfo_lab.sandbox.xds import clusters, listeners
-from bookinfo_lab.sandbox.xds.settings import Settings, access_log, eds_path, named, rds_path, typed
+from bookinfo_lab.sandbox.xds.settings import Settings, access_log, named, typed
 from bookinfo_lab.sandbox.xds.view import Port, View
 
 _PRIVATE = (("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("127.0.0.0", 8))
@@ -27,7 +27,7 @@ def resources(mesh: View, settings: Settings) -> dict[str, list[Any]]:
     }
     host = {"name": "*", "domains": ["*"], "routes": [route]}
     number = next(port.target for port in mesh.own_ports() if port.protocol == "http")
-    eds = {"eds_config": settings.source(eds_path(settings, name)), "service_name": name}
+    eds = {"eds_config": settings.source(), "service_name": name}
     cluster = typed(
         "config.cluster.v3.Cluster",
         name=name,
@@ -62,7 +62,7 @@ def _listener(number: int, settings: Settings) -> dict[str, Any]:
         "envoy.filters.network.http_connection_manager",
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="http",
-        rds={"config_source": settings.source(rds_path(settings, str(number))), "route_config_name": str(number)},
+        rds={"config_source": settings.source(), "route_config_name": str(number)},
         http_filters=listeners.http_filters(),
         tracing=listeners.tracing(),
         access_log=access_log(),

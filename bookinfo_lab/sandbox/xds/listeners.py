@@ -3,7 +3,7 @@
 from typing import Any
 
 from bookinfo_lab.sandbox.xds import routes
-from bookinfo_lab.sandbox.xds.settings import Settings, access_log, named, rds_path, typed
+from bookinfo_lab.sandbox.xds.settings import Settings, access_log, named, typed
 from bookinfo_lab.sandbox.xds.view import Port, View
 
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
@@ -113,7 +113,7 @@ def _tcp_proxy(cluster: str, *, logged: bool = True) -> dict[str, Any]:
 
 
 def _routed(prefix: str, name: str, settings: Settings, *, edge: bool = False) -> dict[str, Any]:
-    rds = {"config_source": settings.source(rds_path(settings, name)), "route_config_name": name}
+    rds = {"config_source": settings.source(), "route_config_name": name}
     return connection_manager(prefix, edge=edge, rds=rds)
 
 

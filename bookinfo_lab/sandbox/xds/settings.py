@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PROXY_MARK = 0x539
+XDS_CLUSTER = "xds-rest"
 _SOL_SOCKET, _SO_MARK = 1, 36
 ACCESS_LOG_FIELDS = {
     "authority": "%REQ(:AUTHORITY)%",
@@ -51,24 +52,44 @@ class Settings:
             bound["socket_options"] = [option | {"int_value": PROXY_MARK, "state": "STATE_PREBIND"}]
         return {"upstream_bind_config": bound} if bound else {}
 
-    def source(self, path: str) -> dict[str, Any]:
-        """A config source that follows one file."""
-        folder = path.rpartition("/")[0]
-        return {
-            "path_config_source": {"path": path, "watched_directory": {"path": folder}},
-            "initial_fetch_timeout": "0s",
-            "resource_api_version": "V3",
+    @property
+    def socket(self) -> str:
+        """The Unix socket on which the pod's agent answers Envoy, where Istio's agent has its own."""
+        return f"{self.folder}/XDS"
+
+    def source(self) -> dict[str, Any]:
+        """A config source that asks the agent and waits: it answers when it has what Envoy has not.
+
+        Not files, although Envoy can follow those: each followed file takes one of the 128 inotify instances that a
+        user has by default, and Envoy aborts without one.
+        """
+        asked = {
+            "api_type": "REST",
+            "transport_api_version": "V3",
+            "cluster_names": [XDS_CLUSTER],
+            "refresh_delay": "0.050s",
+            "request_timeout": "86400s",
         }
+        return {"api_config_source": asked, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
 
 
 def rds_path(settings: Settings, name: str) -> str:
-    """The file of one route configuration: Envoy wants exactly one of them in a file."""
+    """The file of one route configuration."""
     return f"{settings.folder}/rds/{_file_name(name)}.json"
 
 
 def eds_path(settings: Settings, name: str) -> str:
-    """The file of one cluster's endpoints: Envoy wants exactly one of them in a file."""
+    """The file of one cluster's endpoints."""
     return f"{settings.folder}/eds/{_file_name(name)}.json"
+
+
+def resource_path(settings: Settings, kind: str, name: str) -> str:
+    """The file that answers a discovery request for ``kind`` (the last word of its path) and ``name``."""
+    if kind == "routes":
+        return rds_path(settings, name)
+    if kind == "endpoints":
+        return eds_path(settings, name)
+    return f"{settings.folder}/{'cds' if kind == 'clusters' else 'lds'}.json"
 
 
 def _file_name(name: str) -> str:
