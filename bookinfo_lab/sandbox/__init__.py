@@ -287,11 +287,9 @@ def _start(
         _hear(heard, timeout_s + 10, claim)
         if keep:
             os.write(own, b"D")
-            os.close(own)
-            own = -1
         else:
-            _held_open.append(own)
-            own = -1
+            _owned[claim.name] = os.dup(own)
+        _children[claim.name] = process
         return attach(claim.name)
     except BaseException:
         if process is not None:
@@ -304,7 +302,8 @@ def _start(
                 os.close(descriptor)
 
 
-_held_open: list[int] = []  # the pipes whose closing, at this process's end, ends the sandboxes tied to it
+_children: dict[str, subprocess.Popen[bytes]] = {}  # supervisors this process started and has to reap
+_owned: dict[str, int] = {}  # pipes whose closing, at this process's end, ends the sandboxes tied to it
 
 
 def _hear(heard: int, seconds: float, claim: state.Claim) -> None:
@@ -357,6 +356,10 @@ def down(name: str = DEFAULT_NAME, seconds: float = 15.0) -> bool:
             raise SourceError(f"bookinfo-lab down --name {name}", None, "its supervisor never recorded itself")
         else:
             time.sleep(0.01)
+    if name in _children:
+        _children.pop(name).wait()
+    if name in _owned:
+        os.close(_owned.pop(name))
     if existed and os.path.isdir(folder):
         os.close(state.claim(name).descriptor)
         state.remove(folder)

@@ -71,7 +71,7 @@ def _inside(path: str, parent: str) -> bool:
 def build(target: str, root: Root) -> None:
     """Mount everything of ``root`` below the existing folder ``target``; /proc is the caller's PID namespace."""
     linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"size={root.size_mb}m,mode=0755")
-    for folder, mode in (("tmp", 0o1777), ("run", 0o755), ("var/log", 0o755), ("root", 0o700), ("proc", 0o555)):
+    for folder, mode in (("tmp", 0o1777), ("run", 0o755), ("var/log", 0o755), ("root", 0o755), ("proc", 0o555)):
         _folder(f"{target}/{folder}")
         os.chmod(f"{target}/{folder}", mode)
     os.symlink("/run", f"{target}/var/run")

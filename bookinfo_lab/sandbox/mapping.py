@@ -29,6 +29,13 @@ def may_make_namespaces() -> bool:
     return os.geteuid() == 0 and bool(held >> _CAP_SYS_ADMIN & 1) and bool(held >> _CAP_NET_ADMIN & 1)
 
 
+def own_form() -> str:
+    """The form of a process that `may_make_namespaces`: ``single`` where uid 1337 has no meaning to it."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        rows = [tuple(map(int, line.split())) for line in file]
+    return "root" if any(first <= PROXY_UID < first + count for first, _, count in rows) else "single"
+
+
 def subordinate(path: str) -> tuple[int, int] | None:
     """The user's first range in /etc/subuid or /etc/subgid, as (first id, count), if it reaches uid 1337."""
     uid = os.getuid()

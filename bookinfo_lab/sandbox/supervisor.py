@@ -60,7 +60,7 @@ def main() -> None:
 def _user_namespace() -> str:
     """Enter a user namespace unless we may make the others already; how users are mapped."""
     if mapping.may_make_namespaces():
-        return "root"
+        return mapping.own_form()
     return mapping.enter_user_namespace()
 
 

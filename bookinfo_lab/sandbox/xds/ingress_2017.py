@@ -7,7 +7,7 @@ not here: no filter of today's Envoy writes x-istio-attributes.
 from typing import Any
 
 from bookinfo_lab.errors import Unsupported
-from bookinfo_lab.sandbox.xds import clusters, listeners
+from bookinfo_lab.sandbox.xds import clusters, listeners, routes
 from bookinfo_lab.sandbox.xds.settings import Settings, access_log, named, typed
 from bookinfo_lab.sandbox.xds.view import Port, View
 
@@ -26,7 +26,7 @@ def resources(mesh: View, settings: Settings) -> dict[str, list[Any]]:
         "decorator": {"operation": "default-route"},
     }
     host = {"name": "*", "domains": ["*"], "routes": [route]}
-    number = next(port.target for port in mesh.own_ports() if port.protocol == "http")
+    number = next(port.target for port in mesh.own_ports() if routes.is_http(port))
     eds = {"eds_config": settings.source(), "service_name": name}
     cluster = typed(
         "config.cluster.v3.Cluster",
