@@ -73,7 +73,7 @@ def _app_version(pod: Object) -> set[str]:
 
 
 def _app(pod: Object) -> set[str]:
-    """An app's label; the gateway also answers to `ingress`, whatever its Istio calls it, and DNS to `dns`."""
+    """An app's label; the gateway also answers to `ingress`."""
     labels = pod["metadata"]["labels"]
     names = {str(labels.get(key, "")) for key in ("app", "k8s-app", "istio")}
     return names | ({"ingress"} if str(labels.get("istio", "")).startswith("ingress") else set())
