@@ -111,17 +111,21 @@ def _entitle(title: str) -> None:
     linux.set_name(os.path.basename(title.split()[0]))
 
 
-def run_inside(pid: int, uid: int, argv: Sequence[str], env: Mapping[str, str], folder: str = "/") -> None:
+def run_inside(
+    pid: int, uid: int, argv: Sequence[str], env: Mapping[str, str], prepare: Callable[[], None] = lambda: None
+) -> None:
     """Replace this process by ``argv`` beside the process ``pid``, in all its namespaces.  Never returns.
 
-    The caller is a fork of the init that leads its own session.  A second fork is needed to be in the PID
-    namespace; the first waits for it and passes its status on.
+    The caller is a fork of the init that leads its own session; ``prepare`` runs inside, before the program.  It
+    starts in the working folder of the container's first process.  A second fork is needed to be in the PID
+    namespace; the first process waits for it and passes its status on.
     """
     flags = {"ipc": linux.CLONE_NEWIPC, "uts": linux.CLONE_NEWUTS, "net": linux.CLONE_NEWNET}
     flags |= {"pid": linux.CLONE_NEWPID, "mnt": linux.CLONE_NEWNS}
     opened = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in flags}
     for kind, flag in flags.items():
         linux.setns(opened[kind], flag)
+    prepare()
     passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     for number in passed_on:
         signal.signal(number, signal.SIG_IGN)  # they are for the program; this process waits for its status
@@ -134,7 +138,8 @@ def run_inside(pid: int, uid: int, argv: Sequence[str], env: Mapping[str, str], 
     for number in passed_on:
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.chdir(folder)
+        # A node has no process 1 of its own: what /proc shows there is the sandbox's init, of another root.
+        os.chdir("/proc/1/cwd" if os.path.samefile("/proc/1/root", "/") else "/")
         become_user(uid)
         os.execvpe(argv[0], list(argv), environment(env))
     except FileNotFoundError:

@@ -206,12 +206,14 @@ class Server:
             for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
-            if not descriptors:
-                descriptors = _terminal(connection, request["size"])
-            for place, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, place)
-            os.closerange(3, 4096)
-            processes.run_inside(target.pid, uid, request["argv"], request["env"], request.get("folder") or "/")
+
+            def take_descriptors() -> None:
+                given = descriptors or _terminal(connection, request["size"])
+                for place, descriptor in enumerate(given):
+                    os.dup2(descriptor, place)
+                os.closerange(3, 4096)
+
+            processes.run_inside(target.pid, uid, request["argv"], request["env"], take_descriptors)
         except BaseException as error:  # noqa: BLE001 - a forked child must not unwind into the server
             os.write(2, f"bookinfo-lab: {error}\n".encode())
         finally:

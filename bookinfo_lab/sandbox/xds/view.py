@@ -121,7 +121,7 @@ def _port(
         meta = item["metadata"]
         if (meta["namespace"], meta["labels"]["kubernetes.io/service-name"]) != (namespace, name):
             continue
-        for number in (own["port"] for own in item["ports"] if (own.get("name") or "") == port.get("name", "")):
+        for number in (own["port"] for own in item.get("ports") or () if (own.get("name") or "") == port.get("name", "")):
             target = number
             endpoints += [
                 (address, number, labels.get(address, {}))
