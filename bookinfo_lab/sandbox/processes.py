@@ -91,11 +91,15 @@ def _become(container: Container, log: int) -> None:
 
 
 def become_user(uid: int) -> None:
-    """Take on a uid and the gid of the same number; uid 0 stays what the namespace gave it."""
+    """Take on a uid and the gid of the same number; uid 0 stays what the namespace gave it.
+
+    The change hides this process from the sandbox's init, which must be able to enter its namespaces: undo that.
+    """
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+        linux.set_dumpable()
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -206,14 +206,14 @@ class Server:
             for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
+            _take(descriptors)
 
-            def take_descriptors() -> None:
-                given = descriptors or _terminal(connection, request["size"])
-                for place, descriptor in enumerate(given):
-                    os.dup2(descriptor, place)
+            def prepare() -> None:
+                if not descriptors:
+                    _take(_terminal(connection, request["size"]))
                 os.closerange(3, 4096)
 
-            processes.run_inside(target.pid, uid, request["argv"], request["env"], take_descriptors)
+            processes.run_inside(target.pid, uid, request["argv"], request["env"], prepare)
         except BaseException as error:  # noqa: BLE001 - a forked child must not unwind into the server
             os.write(2, f"bookinfo-lab: {error}\n".encode())
         finally:
@@ -234,6 +234,12 @@ class Server:
                 os.killpg(child, number)
             except ProcessLookupError:
                 pass  # it ended between the two calls
+
+
+def _take(descriptors: Sequence[int]) -> None:
+    """Make ``descriptors`` this process's stdin, stdout and stderr."""
+    for place, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, place)
 
 
 def _terminal(connection: socket.socket, size: Sequence[int]) -> list[int]:
