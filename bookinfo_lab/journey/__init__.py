@@ -215,12 +215,14 @@ def as_text(journey: Journey) -> str:
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in safe]
     host, client = _printable(journey.authority), _printable(journey.client)
     head = f"Request {_printable(journey.request_id)} for http://{host}, which the gateway saw come from {client}"
-    notes = []
+    notes = [
+        "ms: from the request's first byte to the response's last, as the sending and the receiving proxy logged it."
+    ]
     if any(hop.received_ms is None for hop in journey.hops):
         notes.append("A destination without a proxy is an address, and what it asks of others leaves no line here.")
     if journey.unpaired:
         notes.append(f"{journey.unpaired} lines lack their other half: some proxy had not written its log yet.")
-    return "\n".join([head, "", *table, *([""] if notes else []), *notes])
+    return "\n".join([head, "", *table, "", *notes])
 
 
 def _printable(text: str) -> str:

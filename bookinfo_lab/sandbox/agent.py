@@ -7,6 +7,7 @@ handed as files; SIGHUP tells it that they were replaced.
 """
 
 import contextlib
+import encodings.idna  # noqa: F401 - looked up when a socket is given a host; by then as a user who may not read it
 import json
 import os
 import selectors

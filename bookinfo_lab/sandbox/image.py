@@ -68,6 +68,16 @@ def _inside(path: str, parent: str) -> bool:
     return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
+def closed_to_others(path: str) -> str:
+    """The first part of ``path``, from the folder that is bound on, which another user may not enter or run; or ""."""
+    for folder in ("/usr", *python_folders()):
+        if _inside(path, folder):
+            parts = path[len(folder) :].strip("/").split("/")
+            steps = [folder, *("/".join([folder, *parts[: number + 1]]) for number in range(len(parts)))]
+            return next((step for step in steps if not os.stat(step).st_mode & 0o001), "")
+    return "" if os.stat(path).st_mode & 0o001 else path
+
+
 def build(target: str, root: Root) -> None:
     """Mount everything of ``root`` below the existing folder ``target``; /proc is the caller's PID namespace."""
     linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"size={root.size_mb}m,mode=0755")
@@ -92,10 +102,16 @@ def enter(target: str) -> None:
 
 
 def add_programs(folder: str, links: Mapping[str, str]) -> None:
-    """Put ``links`` (name → program) in the folder of the read-only /usr that is first on the search path."""
+    """Put ``links`` (name → program) in the folder of the read-only /usr that is first on the search path.
+
+    A program that lies outside what every root holds is bound there itself.
+    """
     linux.mount("tmpfs", folder, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=0755")
     for name, program in links.items():
-        os.symlink(program, f"{folder}/{name}")
+        if any(_inside(program, known) for known in ("/usr", *python_folders())):
+            os.symlink(program, f"{folder}/{name}")
+        else:
+            _bind(program, f"{folder}/{name}")
 
 
 def _system_binds() -> Iterator[tuple[str, str]]:

@@ -24,6 +24,11 @@ def run(order: dict[str, Any], record: dict[str, Any], status: int) -> None:
     """Build the ordered sandbox and serve it until killed."""
     plan = topology.from_json(order["topology"])
     publish = order.get("publish_fd")
+    closed = image.closed_to_others(order["programs"]["envoy"])
+    if closed and record["users"] != "single":
+        raise Unsupported(
+            f"the proxies' user may not run Envoy: {closed} is closed to others; run: chmod o+rx {closed}"
+        )
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC)
     _enter_own_root(order["folder"], order["programs"])
     netns.wire(wiring.wire(plan))
