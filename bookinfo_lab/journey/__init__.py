@@ -202,11 +202,11 @@ def as_text(journey: Journey) -> str:
             (
                 str(number),
                 "  " * hop.depth + hop.source,
-                hop.destination,
+                hop.destination or "nobody",
                 f"{hop.method} {hop.path}",
                 f"{hop.status}{' ' + hop.flags if hop.flags not in ('', '-') else ''}",
                 "-" if hop.sent_ms is None else str(hop.sent_ms),
-                "no proxy" if hop.received_ms is None else str(hop.received_ms),
+                str(hop.received_ms) if hop.received_ms is not None else "no proxy" if hop.upstream else "-",
                 hop.cluster,
             )
         )
@@ -218,7 +218,7 @@ def as_text(journey: Journey) -> str:
     notes = [
         "ms: from the request's first byte to the response's last, as the sending and the receiving proxy logged it."
     ]
-    if any(hop.received_ms is None for hop in journey.hops):
+    if any(hop.received_ms is None and hop.upstream for hop in journey.hops):
         notes.append("A destination without a proxy is an address, and what it asks of others leaves no line here.")
     if journey.unpaired:
         notes.append(f"{journey.unpaired} lines lack their other half: some proxy had not written its log yet.")

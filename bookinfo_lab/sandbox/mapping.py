@@ -5,6 +5,7 @@ Edge: user namespaces.  Three forms, named in the evidence: ``root`` (no user na
 exists; Istio's owner matches are then written by mark).
 """
 
+import errno
 import os
 import pwd
 import shutil
@@ -80,7 +81,9 @@ def enter_user_namespace() -> str:
     try:
         linux.unshare(linux.CLONE_NEWUSER)
     except OSError as error:
-        raise SourceError("unshare --user", error.errno, str(error), "see bookinfo-lab doctor") from None
+        # The kernel says "no space" where the limit on user namespaces is reached; a limit of 0 forbids them.
+        why = "user.max_user_namespaces is too low" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
+        raise SourceError("unshare --user", 1, why, "bookinfo-lab doctor says what mends it") from None
     finally:
         os.close(go)
     if helper and os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]) == 0:
