@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 
 from bookinfo_lab.sandbox import linux
 
@@ -33,6 +35,7 @@ _ETC = (
     "terminfo",
     "xtables",
 )
+_NEEDED = ("dnslib", "setproctitle")  # what the sandbox's own processes import once they have a root of their own
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
 _GROUP = "root:x:0:\ntty:x:5:\nistio-proxy:x:1337:\nnogroup:x:65534:\n"
@@ -52,11 +55,13 @@ class Root:
     size_mb: int = 64
 
 
+@cache
 def python_folders() -> tuple[str, ...]:
     """The folders this interpreter and this package live in, outside /usr, shortest first, none inside another."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     wanted = {os.path.realpath(sys.base_prefix), sys.prefix, package}
-    wanted |= {path for path in sys.path if os.path.basename(path) in {"site-packages", "dist-packages"}}
+    found = [spec.origin for spec in map(find_spec, _NEEDED) if spec and spec.origin]
+    wanted |= {os.path.dirname(os.path.dirname(origin)) for origin in found}
     kept: list[str] = []
     for path in sorted(wanted, key=len):
         if os.path.isdir(path) and not any(_inside(path, parent) for parent in ("/usr", *kept)):

@@ -68,7 +68,8 @@ def test_the_pods_the_article_names_are_ready_at_their_addresses(mesh: Sandbox, 
     assert [status["ready"] for status in pod["status"]["containerStatuses"]] == [True]
     assert (pod["status"]["podIP"], pod["spec"]["nodeName"]) == (address, "192.168.3.24")
     assert f"inet {address}/32" in output(mesh, name, "ip", "-4", "addr", "show", "dev", "eth0")
-    assert [(owner.kind, owner.name) for owner in who_is(address, mesh.objects())][0] == ("Pod", name)
+    first = who_is(address, mesh.objects())[0]
+    assert (first.kind, first.name) == ("Pod", name)
 
 
 def test_six_application_pods_listen_on_9080_and_none_has_a_sidecar(mesh: Sandbox) -> None:
