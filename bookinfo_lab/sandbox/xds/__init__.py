@@ -10,34 +10,39 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bookinfo_lab.errors import Unsupported
-from bookinfo_lab.sandbox import topology
 from bookinfo_lab.sandbox.xds import bootstrap, clusters, ingress_2017, listeners, routes
+from bookinfo_lab.sandbox.xds.admission import admit
+from bookinfo_lab.sandbox.xds.bootstrap import document_2017 as bootstrap_2017
 from bookinfo_lab.sandbox.xds.settings import Settings, eds_path, rds_path, resource_path
-from bookinfo_lab.sandbox.xds.view import view
+from bookinfo_lab.sandbox.xds.view import role, view
 
-__all__ = ["DIFFERENCES", "Settings", "command", "files", "resource_path", "resources"]
+__all__ = ["DIFFERENCES", "Settings", "admit", "bootstrap_2017", "command", "files", "resource_path", "resources"]
 
 DIFFERENCES: Mapping[str, str] = {
-    "configuration comes over REST, not over gRPC (ADS)": "no istiod runs; the agent answers from files",
-    "no TLS": "the PeerAuthentication object says DISABLE; istiod then leaves out every TLS match, as here",
-    "every request is sampled, spans go to a cluster without endpoints": "a lab shows every request; nothing collects",
-    "traces carry B3 and W3C headers": "Istio's default sends B3 alone",
-    "no stats tags, no compressors on 15090, no custom tags on spans": "nothing in the lab reads them",
+    "rest": "resources come over REST from the pod's agent, which reads files, not over gRPC (ADS) from istiod",
+    "plain text": "no TLS in filter chains, clusters and endpoints, whether or not a PeerAuthentication says DISABLE; "
+    "with DISABLE, istiod leaves it out too",
+    "tracing": "every request is sampled and carries B3 and W3C header fields; the spans go to a static cluster "
+    "without endpoints; Istio samples one in a hundred and names no tracer",
+    "span tags": "spans, which nobody collects, have none of Istio's own tags",
+    "bootstrap": "fewer statistics tags but every statistic (Istio's list lets few through), no compressors before "
+    "them, no internal listener, and of the node's metadata what describes the pod",
+    "headless": "headless Services have no clusters, listeners or routes",
 }
 
 
 def resources(objects: Iterable[Mapping[str, Any]], pod: Mapping[str, Any], settings: Settings) -> dict[str, list[Any]]:
     """The pod's xDS resources by kind: ``lds``, ``cds``, ``rds``, ``eds``, each with its @type.
 
-    Raises Unsupported for a pod that runs no proxy.
+    Raises Unsupported for a pod that runs no proxy, and what `admit` raises for an object that is not written here.
     """
-    mesh = view(objects, pod, settings.domain)
-    role = _role(pod)
-    if role == "ingress":
+    items = list(objects)
+    admit(items)
+    mesh, kind = view(items, pod, settings.domain), role(pod)
+    if kind == "ingress":
         return ingress_2017.resources(mesh, settings)
-    made = {"cds": clusters.every(mesh, settings, sidecar=role == "sidecar"), "eds": clusters.assignments(mesh)}
-    if role == "sidecar":
+    made = {"cds": clusters.every(mesh, settings, sidecar=kind == "sidecar"), "eds": clusters.assignments(mesh)}
+    if kind == "sidecar":
         return made | {"lds": listeners.sidecar(mesh, settings), "rds": routes.sidecar(mesh)}
     return made | {"lds": listeners.gateway(mesh, settings), "rds": routes.gateway(mesh)}
 
@@ -48,8 +53,7 @@ def files(objects: Iterable[Mapping[str, Any]], pod: Mapping[str, Any], settings
     found = {f"{settings.folder}/{kind}.json": _response(made[kind]) for kind in ("cds", "lds")}
     found |= {rds_path(settings, item["name"]): _response([item]) for item in made["rds"]}
     found |= {eds_path(settings, item["cluster_name"]): _response([item]) for item in made["eds"]}
-    document = bootstrap.document(pod, settings, agent=_role(pod) != "ingress")
-    return found | {f"{settings.folder}/{bootstrap.FILE}": json.dumps(document, indent=2)}
+    return found | {f"{settings.folder}/{bootstrap.FILE}": json.dumps(bootstrap.document(pod, settings), indent=2)}
 
 
 def command(settings: Settings) -> tuple[str, ...]:
@@ -61,15 +65,8 @@ def command(settings: Settings) -> tuple[str, ...]:
         *("/usr/local/bin/envoy", "-c", f"{settings.folder}/{bootstrap.FILE}", "--drain-time-s", "45"),
         *("--drain-strategy", "immediate", "--local-address-ip-version", "v4", "--file-flush-interval-msec", "1000"),
         *("--file-flush-min-size-kb", "0", "--disable-hot-restart", "--allow-unknown-static-fields"),
-        *("-l", "warning", "--component-log-level", "misc:error", "--concurrency", "1"),
+        *("-l", "warning", "--component-log-level", "misc:error", "--skip-deprecated-logs", "--concurrency", "1"),
     )
-
-
-def _role(pod: Mapping[str, Any]) -> str:
-    for item in topology.containers(pod):
-        if topology.is_proxy(item):
-            return str(item["command"][2])
-    raise Unsupported(f"the pod {pod['metadata']['name']} runs no proxy")
 
 
 def _response(items: list[Any]) -> str:

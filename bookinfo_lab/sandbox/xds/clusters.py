@@ -1,20 +1,38 @@
 """Clusters and their endpoints: the resources of CDS and EDS."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 from bookinfo_lab.sandbox.xds.settings import Settings, typed
-from bookinfo_lab.sandbox.xds.view import Port, View
+from bookinfo_lab.sandbox.xds.view import Endpoint, Port, View
 
 _CLUSTER = "config.cluster.v3.Cluster"
 _HTTP_OPTIONS = "extensions.upstreams.http.v3.HttpProtocolOptions"
 _NO_LIMIT = 4294967295
+_DEFAULT_LB_POLICY = "LEAST_REQUEST"
+LB_POLICIES = {name: name for name in ("", "LEAST_REQUEST", "ROUND_ROBIN", "RANDOM")} | {"LEAST_CONN": "LEAST_REQUEST"}
 PASSTHROUGH_SOURCE = "127.0.0.6"
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """One cluster's worth of a Service port: the whole (no name, no labels) or a subset that a DestinationRule names.
+
+    ``rule`` is the path of that DestinationRule in the API, empty without one.
+    """
+
+    port: Port
+    lb_policy: str = _DEFAULT_LB_POLICY
+    rule: str = ""
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def every(mesh: View, settings: Settings, *, sidecar: bool) -> list[dict[str, Any]]:
     """All clusters of a sidecar, or of a gateway (which has no passthrough and nothing inbound)."""
-    found = [_black_hole(), *(_outbound(port, subset, settings) for port, subset in _outbound_ports(mesh))]
+    found = [_black_hole(), *(_outbound(subset, settings, sidecar=sidecar) for subset in _subsets(mesh))]
     if sidecar:
         found += [
             _original_destination("InboundPassthroughCluster", settings, PASSTHROUGH_SOURCE),
@@ -26,14 +44,29 @@ def every(mesh: View, settings: Settings, *, sidecar: bool) -> list[dict[str, An
 
 def assignments(mesh: View) -> list[dict[str, Any]]:
     """The endpoints of every outbound cluster."""
-    return [_assignment(mesh, port, subset) for port, subset in _outbound_ports(mesh)]
+    return [_assignment(subset) for subset in _subsets(mesh)]
 
 
-def _outbound_ports(mesh: View) -> Iterator[tuple[Port, str]]:
+def _subsets(mesh: View) -> Iterator[Subset]:
     for port in mesh.ports:
-        yield port, ""
-        for subset in mesh.subsets(port):
-            yield port, subset
+        rules = mesh.rules_for(port)
+        yield Subset(port, _lb_policy(rules[0], {}), _rule_path(rules[0])) if rules else Subset(port)
+        for rule in rules:
+            for item in rule["spec"].get("subsets") or ():
+                yield Subset(port, _lb_policy(rule, item), _rule_path(rule), item["name"], item.get("labels") or {})
+
+
+def _rule_path(rule: Mapping[str, Any]) -> str:
+    meta = rule["metadata"]
+    return f"/apis/networking.istio.io/v1/namespaces/{meta['namespace']}/destination-rule/{meta['name']}"
+
+
+def _lb_policy(rule: Mapping[str, Any], subset: Mapping[str, Any]) -> str:
+    """Envoy's name of the balancing that a DestinationRule asks for: its subset's word goes before its own."""
+    found = _DEFAULT_LB_POLICY
+    for policy in (rule["spec"].get("trafficPolicy") or {}, subset.get("trafficPolicy") or {}):
+        found = LB_POLICIES[(policy.get("loadBalancer") or {}).get("simple", "")] or found
+    return found
 
 
 def _limits() -> dict[str, Any]:
@@ -41,9 +74,22 @@ def _limits() -> dict[str, Any]:
     return {"circuit_breakers": {"thresholds": [dict.fromkeys(names, _NO_LIMIT)]}}
 
 
-def _services(port: Port) -> dict[str, Any]:
+def _metadata(port: Port, **more: str) -> dict[str, Any]:
     service = {"host": port.host, "name": port.name, "namespace": port.namespace}
-    return {"metadata": {"filter_metadata": {"istio": {"services": [service]}}}}
+    istio = {"services": [service]} | {key: value for key, value in more.items() if value}
+    return {"metadata": {"filter_metadata": {"istio": istio}}}
+
+
+def _protocol_options(port: Port, *, sidecar: bool) -> dict[str, Any]:
+    """HTTP/2 where the port's name says so; a sidecar that found a protocol out uses the one it was spoken to in."""
+    if port.protocol == "http2":
+        options = typed(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+    elif port.protocol == "auto" and sidecar:
+        either: dict[str, Any] = {"http_protocol_options": {}, "http2_protocol_options": {}}
+        options = typed(_HTTP_OPTIONS, use_downstream_protocol_config=either)
+    else:
+        return {}
+    return {"typed_extension_protocol_options": {f"envoy.{_HTTP_OPTIONS}": options}}
 
 
 def _black_hole() -> dict[str, Any]:
@@ -81,44 +127,47 @@ def _inbound(port: Port, settings: Settings) -> dict[str, Any]:
         cleanup_interval="9223372035s",
         common_lb_config={},
         alt_stat_name=f"{name};",
+        **_protocol_options(port, sidecar=True),
         **_limits(),
-        **_services(port),
+        **_metadata(port),
         **settings.binding(PASSTHROUGH_SOURCE),
     )
 
 
-def _outbound(port: Port, subset: str, settings: Settings) -> dict[str, Any]:
-    name = port.cluster(subset)
-    http2 = typed(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
-    options = (
-        {"typed_extension_protocol_options": {f"envoy.{_HTTP_OPTIONS}": http2}} if port.protocol == "http2" else {}
-    )
+def _outbound(subset: Subset, settings: Settings, *, sidecar: bool) -> dict[str, Any]:
+    name = subset.port.cluster(subset.name)
     return typed(
         _CLUSTER,
         name=name,
         type="EDS",
         eds_cluster_config={"eds_config": settings.source(), "service_name": name},
         connect_timeout="10s",
-        lb_policy="LEAST_REQUEST",
+        lb_policy=subset.lb_policy,
         common_lb_config={"healthy_panic_threshold": {}},
         alt_stat_name=f"{name};",
-        **options,
+        **_protocol_options(subset.port, sidecar=sidecar),
         **_limits(),
-        **_services(port),
+        **_metadata(subset.port, config=subset.rule, subset=subset.name),
         **settings.binding(),
     )
 
 
-def _assignment(mesh: View, port: Port, subset: str) -> dict[str, Any]:
-    wanted = mesh.subsets(port).get(subset, {})
-    members = [
-        endpoint(address, number) for address, number, labels in port.endpoints if wanted.items() <= labels.items()
-    ]
-    groups = [{"locality": {}, "lb_endpoints": members}] if members else []
-    return typed("config.endpoint.v3.ClusterLoadAssignment", cluster_name=port.cluster(subset), endpoints=groups)
+def _assignment(subset: Subset) -> dict[str, Any]:
+    members = [member for member in subset.port.endpoints if subset.labels.items() <= member.labels.items()]
+    return assignment(subset.port.cluster(subset.name), members)
 
 
-def endpoint(address: str, number: int) -> dict[str, Any]:
-    """One member of a cluster."""
-    socket_address = {"address": address, "port_value": number}
-    return {"endpoint": {"address": {"socket_address": socket_address}}, "load_balancing_weight": 1}
+def assignment(name: str, members: Iterable[Endpoint]) -> dict[str, Any]:
+    """The EDS resource of a cluster: its endpoints in one locality, by address, each with the same weight."""
+    found = [_endpoint(member) for member in sorted(members, key=lambda one: (ip_address(one.address), one.port))]
+    groups = [{"locality": {}, "lb_endpoints": found, "load_balancing_weight": len(found)}] if found else []
+    return typed("config.endpoint.v3.ClusterLoadAssignment", cluster_name=name, endpoints=groups)
+
+
+def _endpoint(member: Endpoint) -> dict[str, Any]:
+    address = {"socket_address": {"address": member.address, "port_value": member.port}}
+    return {
+        "endpoint": {"address": address},
+        "metadata": {"filter_metadata": {"istio": {"workload": member.workload}}},
+        "load_balancing_weight": 1,
+    }

@@ -1,7 +1,7 @@
 """Istio 0.3's ingress, re-enacted with today's Envoy: one listener, one route, a cluster named as Pilot named it.
 
-Its route sends every path to one backend, as the article's did: the Ingress object says which.  What Mixer added is
-not here: no filter of today's Envoy writes x-istio-attributes.
+Its route sends every path to one backend, as the article's did: the Ingress object says which.  The route's metadata
+is what Pilot wrote for Mixer; nothing reads it any more, and no filter of today's Envoy writes x-istio-attributes.
 """
 
 from typing import Any
@@ -17,32 +17,30 @@ _PRIVATE = (("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("127.0.0.
 def resources(mesh: View, settings: Settings) -> dict[str, list[Any]]:
     """Every kind of resource of the ingress: all it knows is its one backend."""
     pages = _backend(mesh)
-    name = f"out.{pages.host}|{'http' if pages.protocol == 'http' else pages.number}"
-    members = [clusters.endpoint(address, number) for address, number, _ in pages.endpoints]
-    groups = [{"locality": {}, "lb_endpoints": members}] if members else []
+    name = f"out.{pages.host}|{pages.port_name}"
+    mixer = dict.fromkeys(("mixer_check", "mixer_report", "mixer_forward"), "on")
     route = {
         "match": {"prefix": "/"},
         "route": {"cluster": name, "timeout": "0s"},
+        "metadata": {"filter_metadata": {"envoy.router": {"destination.service": pages.host, **mixer}}},
         "decorator": {"operation": "default-route"},
     }
     host = {"name": "*", "domains": ["*"], "routes": [route]}
     number = next(port.target for port in mesh.own_ports() if routes.is_http(port))
-    eds = {"eds_config": settings.source(), "service_name": name}
     cluster = typed(
         "config.cluster.v3.Cluster",
         name=name,
         type="EDS",
         connect_timeout="1s",
         lb_policy="ROUND_ROBIN",
-        eds_cluster_config=eds,
+        eds_cluster_config={"eds_config": settings.source(), "service_name": name},
         **settings.binding(),
     )
-    kind = "config.endpoint.v3.ClusterLoadAssignment"
     return {
         "lds": [_listener(number, settings)],
         "rds": [typed("config.route.v3.RouteConfiguration", name=str(number), virtual_hosts=[host])],
         "cds": [cluster],
-        "eds": [typed(kind, cluster_name=name, endpoints=groups)],
+        "eds": [clusters.assignment(name, pages.endpoints)],
     }
 
 
@@ -50,9 +48,10 @@ def _backend(mesh: View) -> Port:
     """The Service port that the Ingress object names as the backend of every path."""
     for item in mesh.ingresses:
         backend = item["spec"]["backend"]
-        port = mesh.find(backend["serviceName"], int(backend["servicePort"]), item["metadata"]["namespace"])
-        if port is not None:
-            return port
+        host = mesh.full_host(backend["serviceName"], item["metadata"]["namespace"])
+        for port in mesh.ports_of(host):
+            if port.number == int(backend["servicePort"]):
+                return port
     raise Unsupported("no Ingress object names a backend that is a Service; the ingress would have no route")
 
 

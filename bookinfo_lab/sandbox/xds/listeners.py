@@ -15,6 +15,8 @@ _HTTP_INSPECTOR = named(
 )
 _PLAIN_HTTP = {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]}
 _PLAIN: dict[str, Any] = {"transport_protocol": "raw_buffer"}
+# A protocol that is found out is waited for: a server that speaks first must not be cut off.
+_UNHURRIED: dict[str, Any] = {"listener_filters_timeout": "0s", "continue_on_listener_filters_timeout": True}
 
 
 def sidecar(mesh: View, settings: Settings) -> list[dict[str, Any]]:
@@ -98,7 +100,6 @@ def tracing() -> dict[str, Any]:
         "random_sampling": percent,
         "overall_sampling": percent,
         "provider": zipkin,
-        "spawn_upstream_span": False,
     }
 
 
@@ -110,6 +111,13 @@ def _tcp_proxy(cluster: str, *, logged: bool = True) -> dict[str, Any]:
     log = {"access_log": access_log()} if logged else {}
     kind = "extensions.filters.network.tcp_proxy.v3.TcpProxy"
     return named("envoy.filters.network.tcp_proxy", kind, stat_prefix=cluster, cluster=cluster, **log)
+
+
+def _connection_filters(port: Port, cluster: str) -> list[dict[str, Any]]:
+    """What handles the connections of a port that is not HTTP; MongoDB's messages are looked into on the way."""
+    kind = "extensions.filters.network.mongo_proxy.v3.MongoProxy"
+    reader = [named("envoy.filters.network.mongo_proxy", kind, stat_prefix=cluster)]
+    return [*(reader if port.protocol == "mongo" else ()), _tcp_proxy(cluster)]
 
 
 def _routed(prefix: str, name: str, settings: Settings, *, edge: bool = False) -> dict[str, Any]:
@@ -132,8 +140,8 @@ def _by_number(number: int, settings: Settings) -> dict[str, Any]:
 def _by_address(port: Port, settings: Settings) -> dict[str, Any]:
     """What an outbound connection to one Service's address is handed on to, its port being TCP or found out."""
     name = f"{port.address}_{port.number}"
-    if port.protocol == "tcp":
-        chain = {"filters": [_tcp_proxy(port.cluster())], "transport_socket_connect_timeout": "15s"}
+    if port.protocol in ("tcp", "mongo"):
+        chain = {"filters": _connection_filters(port, port.cluster()), "transport_socket_connect_timeout": "15s"}
         return typed(
             _LISTENER,
             name=name,
@@ -141,6 +149,7 @@ def _by_address(port: Port, settings: Settings) -> dict[str, Any]:
             filter_chains=[chain],
             traffic_direction="OUTBOUND",
             bind_to_port=False,
+            **_UNHURRIED,
         )
     return _handed_on(
         name,
@@ -160,8 +169,7 @@ def _handed_on(
         address=address,
         filter_chains=[chain],
         listener_filters=[_HTTP_INSPECTOR],
-        listener_filters_timeout="0s",
-        continue_on_listener_filters_timeout=True,
+        **_UNHURRIED,
         traffic_direction="OUTBOUND",
         default_filter_chain=otherwise,
         bind_to_port=False,
@@ -189,47 +197,49 @@ def _virtual_outbound() -> dict[str, Any]:
 
 
 def _virtual_inbound(mesh: View) -> dict[str, Any]:
-    """The listener that iptables redirects inbound connections to; a filter chain for each port of the pod."""
+    """The listener that iptables redirects inbound connections to; filter chains for each port of the pod."""
     own = mesh.own_ports()
-    chains = [
-        {
-            "filter_chain_match": {"destination_port": INBOUND_PORT},
-            "filters": [_tcp_proxy("BlackHoleCluster", logged=False)],
-            "name": "virtualInbound-blackhole",
-        },
-        {
-            "filter_chain_match": _PLAIN_HTTP,
-            "filters": [_inbound_manager("inbound_0.0.0.0_0;", None)],
-            "name": "virtualInbound-catchall-http",
-        },
-        {
-            "filter_chain_match": _PLAIN,
-            "filters": [_tcp_proxy("InboundPassthroughCluster")],
-            "name": "virtualInbound",
-        },
-        *(
-            {
-                "filter_chain_match": {"destination_port": port.target} | _PLAIN,
-                "filters": [_inbound_manager(f"inbound_0.0.0.0_{port.target};", port)],
-                "name": f"0.0.0.0_{port.target}",
-            }
-            for port in own
-        ),
-    ]
-    known = [_range(port.target) for port in own] + [_range(INBOUND_PORT)]
+    blackhole = {
+        "filter_chain_match": {"destination_port": INBOUND_PORT},
+        "filters": [_tcp_proxy("BlackHoleCluster", logged=False)],
+        "name": "virtualInbound-blackhole",
+    }
+    web = {
+        "filter_chain_match": _PLAIN_HTTP,
+        "filters": [_inbound_manager("InboundPassthroughCluster;", None)],
+        "name": "virtualInbound-catchall-http",
+    }
+    other = {
+        "filter_chain_match": _PLAIN,
+        "filters": [_tcp_proxy("InboundPassthroughCluster")],
+        "name": "virtualInbound",
+    }
+    known = [_range(port.target) for port in own if port.protocol != "auto"] + [_range(INBOUND_PORT)]
     original = named("envoy.filters.listener.original_dst", "extensions.filters.listener.original_dst.v3.OriginalDst")
     return typed(
         _LISTENER,
         name="virtualInbound",
         address=_address("0.0.0.0", INBOUND_PORT),
-        filter_chains=chains,
+        filter_chains=[blackhole, web, other, *(chain for port in own for chain in _inbound_chains(port))],
         listener_filters=[original, _HTTP_INSPECTOR | {"filter_disabled": {"or_match": {"rules": known}}}],
-        listener_filters_timeout="0s",
-        continue_on_listener_filters_timeout=True,
         traffic_direction="INBOUND",
         access_log=access_log("NR"),
         max_connections_to_accept_per_socket_event=1,
+        **_UNHURRIED,
     )
+
+
+def _inbound_chains(port: Port) -> list[dict[str, Any]]:
+    """One filter chain for a port whose protocol is known, two for one whose protocol is found out."""
+    place, name = {"destination_port": port.target}, f"0.0.0.0_{port.target}"
+    web = {"filters": [_inbound_manager(f"inbound_{name};", port)], "name": name}
+    through = _connection_filters(port, f"inbound|{port.target}||")
+    other = {"filter_chain_match": place | _PLAIN, "filters": through, "name": name}
+    if port.protocol in ("tcp", "mongo"):
+        return [other]
+    if port.protocol == "auto":
+        return [{"filter_chain_match": place | _PLAIN_HTTP} | web, other]
+    return [{"filter_chain_match": place | _PLAIN} | web]
 
 
 def _inbound_manager(prefix: str, port: Port | None) -> dict[str, Any]:
