@@ -218,3 +218,7 @@ def _journey(arguments: argparse.Namespace) -> int:
     else:
         print(journey.as_text(found))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -160,8 +160,7 @@ def _rules(found: Findings, here: Surroundings) -> Iterator[Check]:
         mend = f"{here.sudo}modprobe -a nfnetlink_acct xt_nfacct"
         yield Check(rules.NFACCT.name, False, made.text, mend, rules.NFACCT.without, needed=False)
     else:
-        # As with kube-proxy: the objects can be made, so the rules name them, and then they must load.
-        yield _rule(replace(rules.NFACCT, needed=True, without=""), found, here, missing, single)
+        yield _rule(replace(rules.NFACCT, needed=False), found, here, missing, single)
     loaded, seen = found.get(rules.TRACE.name), found.get("trace")
     if not (loaded and loaded.ok):
         yield _rule(rules.TRACE, found, here, missing, single)

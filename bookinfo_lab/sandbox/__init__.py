@@ -26,6 +26,7 @@ from bookinfo_lab.sandbox.topology import Object, Topology, from_json
 DEFAULT_NAME = "default"
 UP_TIMEOUT_S = 60.0
 _NEEDED = {"ip": "iproute2", "iptables-nft-restore": "iptables"}
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -276,7 +277,8 @@ def _start(
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=os.environ | {"PATH": search_path(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=os.environ
+                | {"PATH": search_path(), "PYTHONPATH": os.pathsep.join([_OWN, *filter(None, sys.path)])},
                 pass_fds=passed,
                 start_new_session=True,
             )

@@ -7,7 +7,7 @@ only; `init`, `serve` and `processes` do.
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bookinfo_lab.netfilter import istio_iptables, kube_proxy
@@ -135,27 +135,26 @@ def _xds_settings(mesh: Mesh) -> xds.Settings:
     return xds.Settings(owner="mark" if mesh.owner == "mark" else "uid")
 
 
-def update(mesh: Mesh, objects: Sequence[Object], place: tuple[str, str, str], pid: int) -> None:
-    """Write the files of a running proxy or DNS server anew from ``objects``; any other container is left alone.
+def container_files(mesh: Mesh, objects: Sequence[Object], place: tuple[str, str, str]) -> dict[str, str]:
+    """The files of a running proxy or DNS server as ``objects`` would have them; none for any other container.
 
-    ``place`` is the container's namespace, pod and name, ``pid`` its first process.
+    ``place`` is the container's namespace, pod and name.  Raises Unsupported where a policy cannot be written.
     """
     for pod in objects:
         if pod["kind"] == "Pod" and key(pod)[1:] == place[:2]:
             for item in topology.containers(pod):
-                if item["name"] == place[2]:
-                    _update(mesh, objects, pod, item, pid)
+                if item["name"] == place[2] and topology.is_proxy(item):
+                    return xds.files(objects, pod, _xds_settings(mesh))
+                if item["name"] == place[2] and is_dns(item):
+                    return {_DNS_OBJECTS: json.dumps(list(objects))}
+    return {}
 
 
-def _update(mesh: Mesh, objects: Sequence[Object], pod: Object, item: Object, pid: int) -> None:
-    root = f"/proc/{pid}/root"
-    if topology.is_proxy(item):
-        owner = 0 if mesh.users == "single" else int(item["securityContext"]["runAsUser"])
-        for path, text in xds.files(objects, pod, _xds_settings(mesh)).items():
-            agent.replace(root + path, text, owner)
-        os.kill(pid, signal.SIGHUP)
-    elif is_dns(item):
-        agent.replace(root + _DNS_OBJECTS, json.dumps(list(objects)))
+def replace_files(files: Mapping[str, str], pid: int, owner: int) -> None:
+    """Put ``files`` into the root of the running process ``pid`` and tell it by SIGHUP."""
+    for path, text in files.items():
+        agent.replace(f"/proc/{pid}/root{path}", text, owner)
+    os.kill(pid, signal.SIGHUP)
 
 
 def is_dns(item: Object) -> bool:

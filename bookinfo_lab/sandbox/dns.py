@@ -29,6 +29,7 @@ def serve_forever(source: Zone | Callable[[], Zone], host: str = "0.0.0.0", port
     ``source`` may be a function that gives the Zone as it is now (`following`).
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # also as process 1 of a PID namespace
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `following` looks at its file by itself
     with bound(host, port, socket.SOCK_DGRAM) as udp, bound(host, port, socket.SOCK_STREAM) as tcp:
         serve(source, udp, tcp)
 

@@ -12,7 +12,7 @@ import signal
 import time
 from typing import Any
 
-from bookinfo_lab.errors import Unsupported
+from bookinfo_lab.errors import SourceError, Unsupported
 from bookinfo_lab.sandbox import channel, configs, image, linux, netns, probe, processes, topology, wiring
 from bookinfo_lab.sandbox.serve import Server, Target
 from bookinfo_lab.sandbox.topology import Object, Topology
@@ -34,7 +34,14 @@ def run(order: dict[str, Any], record: dict[str, Any], status: int) -> None:
     netns.wire(wiring.wire(plan))
     nodes = [wiring.node_netns(host.name) for host in plan.hosts]
     mesh = configs.Mesh(record["users"], netns.make_accounting(configs.accounting_objects(plan), nodes))
-    netns.load_rules([*configs.node_rules(plan, mesh, plan.objects), *configs.pod_rules(plan, mesh)])
+    try:
+        netns.load_rules(configs.node_rules(plan, mesh, plan.objects))
+    except SourceError:
+        if not mesh.nfacct:
+            raise
+        mesh = configs.Mesh(record["users"], nfacct=False)  # the objects can be made, the match that counts cannot
+        netns.load_rules(configs.node_rules(plan, mesh, plan.objects))
+    netns.load_rules(configs.pod_rules(plan, mesh))
     gc.freeze()  # children share these pages as long as nobody's collector writes to them
     targets = [*_hosts(plan), *_pods(plan, mesh)]
     if publish is not None:

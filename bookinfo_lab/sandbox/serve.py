@@ -161,13 +161,19 @@ class Server:
         return self._become([item for item in self.objects if configs.key(item) not in gone])
 
     def _become(self, objects: list[Object]) -> tuple[dict[str, Any], list[int]]:
-        """Take ``objects`` as the new truth: write rules and proxy configurations of it, then report it."""
+        """Take ``objects`` as the new truth: rules, proxies' and DNS's files, then what is reported.
+
+        All of it is computed before any of it is changed: objects that cannot be had change nothing.
+        """
         chosen = [item for item in objects if item["kind"] != "EndpointSlice"]
         objects = [*chosen, *topology.endpoint_slices(chosen)]
-        netns.load_rules(configs.node_rules(self.plan, self.mesh, objects))
-        for target in self.targets:
-            place = (target.namespace, target.name, target.container)
-            configs.update(self.mesh, objects, place, target.pid)
+        rules = configs.node_rules(self.plan, self.mesh, objects)
+        places = [(target, (target.namespace, target.name, target.container)) for target in self.targets]
+        files = [(target, configs.container_files(self.mesh, objects, place)) for target, place in places]
+        netns.load_rules(rules)
+        for target, made in files:
+            if made and self._ended.get(target.pid) is None:
+                configs.replace_files(made, target.pid, target.uid)
         self.objects = objects
         return {"done": True}, []
 

@@ -21,7 +21,7 @@ import pytest
 from bookinfo_lab import sandbox
 from bookinfo_lab.sandbox import mapping
 
-UID = 64123
+UID = 65534  # newuidmap serves only users that /etc/passwd names
 MODES = ("root", "range", "single")
 _CODE = "import sys; from bookinfo_lab.cli import main; sys.exit(main())"
 _BECOME = (

@@ -76,7 +76,8 @@ def test_the_check_finds_a_file(tmp_path: object) -> None:
 
 def test_up_and_down_leave_nothing(lab: Runner) -> None:
     before = leaks.snapshot([lab.state])
-    assert lab.run("up", "--name", "plain").returncode == 0
+    done = lab.run("up", "--name", "plain")
+    assert (done.returncode, f"users mapped: {lab.mode}" in done.stdout) == (0, True), done
     assert len(leaks.left(before, [lab.state], 0.1)) > 10
     assert answers(lab, "plain")
     assert lab.run("down", "--name", "plain").returncode == 0

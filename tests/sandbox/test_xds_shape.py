@@ -207,3 +207,12 @@ def test_mongodb_s_messages_are_looked_into_on_both_sides() -> None:
 
 def test_istio_s_own_listeners_come_last() -> None:
     assert list(written()["lds"])[-2:] == ["virtualOutbound", "virtualInbound"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "balancing"),
+    [(name, name) for name in ("LEAST_REQUEST", "ROUND_ROBIN", "RANDOM")] + [("LEAST_CONN", "LEAST_REQUEST")],
+)
+def test_a_load_balancer_of_istio_s_is_envoy_s_of_the_same_meaning(asked: str, balancing: str) -> None:
+    clusters = written(destination_rule(trafficPolicy={"loadBalancer": {"simple": asked}}))["cds"]
+    assert clusters["outbound|9080||reviews.default.svc.cluster.local"]["lb_policy"] == balancing
