@@ -321,7 +321,7 @@ def test_optional_programs_are_missed_but_not_needed(house: House, person: str) 
         ("libxt_conntrack", "match conntrack", True),
         ("libxt_udp", "match udp", True),
         ("libxt_recent", "match recent", False),
-        ("libxt_nfacct", "match nfacct", True),
+        ("libxt_nfacct", "match nfacct", False),
         ("libxt_TPROXY", "target TPROXY", False),
         ("libipt_REJECT", "target REJECT", False),
         ("libxt_TRACE", "target TRACE", False),

@@ -294,6 +294,12 @@ def test_a_refused_policy_leaves_every_proxy_as_it_was(mesh: Sandbox) -> None:
     assert versions() == before
 
 
+def test_what_is_refused_with_a_policy_is_not_in_the_node_s_rules_either(mesh: Sandbox) -> None:
+    with pytest.raises(LabError, match="Sidecar default/x"):
+        mesh.apply([echo("details"), policy("Sidecar", "x")])
+    assert b"10.96.222.1" not in mesh.run("node", ["iptables-nft-save"]).stdout
+
+
 def listening_ports(mesh: Sandbox, target: Target) -> set[tuple[str, int]]:
     """(address, port) of every listening TCP socket of a target's network namespace, from /proc/net/tcp."""
     found = set()
