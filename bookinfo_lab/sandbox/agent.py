@@ -69,12 +69,15 @@ class _Server:
     """Answers Envoy's discovery requests (REST-JSON, one kind of resource each) from the files.
 
     A request names the version that Envoy has.  It is answered once the file has another, which may be at once or
-    never: until then it waits, and nothing is polled.
+    never: until then it waits, and nothing is polled.  As with istiod, routes follow the clusters that they name: they
+    wait until Envoy comes back from new clusters, having taken or rejected them.  What it rejected is not sent again.
     """
 
     def __init__(self, selector: selectors.BaseSelector, settings: Settings) -> None:
         self._selector, self._settings = selector, settings
-        self._waiting: dict[socket.socket, tuple[str, str]] = {}
+        self._waiting: dict[socket.socket, tuple[str, str, str]] = {}
+        self._clusters_sent, self._clusters_on_the_way = "", False
+        self._sent: dict[str, str] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(settings.socket)
         self._listener.listen(256)
@@ -94,29 +97,43 @@ class _Server:
             connection.close()
             return
         names = request.get("resource_names") or [""]
-        place = resource_path(self._settings, path.rpartition(":")[2], names[0])
-        self._waiting[connection] = (place, request.get("version_info", ""))
-        self._answer(connection)
+        kind = path.rpartition(":")[2]
+        place = resource_path(self._settings, kind, names[0])
+        self._waiting[connection] = (kind, place, request.get("version_info", ""))
+        if kind == "clusters":
+            self._clusters_on_the_way = False
+            self.answer_waiting()
+        else:
+            self._answer(connection)
 
     def answer_waiting(self) -> None:
-        """Answer every request whose file has been replaced since."""
-        for connection in list(self._waiting):
+        """Answer every request whose file has been replaced since, the one for clusters first."""
+        for connection in sorted(self._waiting, key=lambda one: self._waiting[one][0] != "clusters"):
             self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
-        place, version = self._waiting[connection]
+        kind, place, version = self._waiting[connection]
         try:
             with open(place, encoding="utf-8") as file:
                 body = file.read()
         except FileNotFoundError:
             return  # asked for before it is known: it waits for the file
-        if json.loads(body)["version_info"] == version:
+        current = json.loads(body)["version_info"]
+        is_rejected = bool(version) and self._sent.get(place) == current  # sent, and Envoy came back with an older one
+        if current == version or is_rejected or (kind == "routes" and version and self._are_clusters_behind()):
             return
+        if kind == "clusters":  # at its start Envoy asks for clusters first and waits for them by itself
+            self._clusters_sent, self._clusters_on_the_way = current, bool(version)
         del self._waiting[connection]
+        self._sent[place] = current
         data = body.encode()
         with contextlib.suppress(OSError):
             head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
             connection.sendall(head.encode() + data)
+
+    def _are_clusters_behind(self) -> bool:
+        with open(resource_path(self._settings, "clusters", ""), encoding="utf-8") as file:
+            return self._clusters_on_the_way or json.load(file)["version_info"] != self._clusters_sent
 
 
 def _read_request(connection: socket.socket) -> tuple[str, dict[str, Any]]:

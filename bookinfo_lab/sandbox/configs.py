@@ -127,6 +127,8 @@ def _proxy(plan: Topology, mesh: Mesh, pod: Object, item: Object, common: proces
         )
 
     folder = os.path.dirname(next(iter(files)))
+    if plan.layout == "2017":  # what the reader of 2017 found there; no Envoy reads it any more
+        files = {f"{folder}/envoy-rev8.json": json.dumps(xds.bootstrap_2017(), indent=2)} | files
     root = replace(common.root, folders=(folder,), owner=common.uid)
     return replace(common, run=run, title=title, root=root)
 

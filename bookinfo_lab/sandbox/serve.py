@@ -149,7 +149,8 @@ class Server:
 
     def _apply(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         new = {configs.key(item): item for item in request["objects"]}
-        kept = [item for item in self.objects if configs.key(item) not in new]
+        # What is replaced keeps its place: where order decides, as among VirtualServices, the older object stays first.
+        kept = [new.pop(configs.key(item), item) for item in self.objects]
         return self._become([*kept, *new.values()])
 
     def _delete(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:

@@ -228,11 +228,27 @@ def _slice(service: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], assume
         },
         "addressType": "IPv4",
         "ports": [
-            {"name": port.get("name", ""), "port": port.get("targetPort", port["port"]), "protocol": port["protocol"]}
+            {"name": port.get("name", ""), "port": _target_port(port, pods), "protocol": port["protocol"]}
             for port in service["spec"]["ports"]
         ],
         "endpoints": [_endpoint(pod, assume_ready) for pod in pods],
     }
+
+
+def _target_port(port: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> int:
+    """The number behind a ServicePort's targetPort, which may be the name of a container's port.
+
+    The pods of a sandbox's Service are alike, so one number stands for all; a name that none of them has is an error.
+    """
+    target = port.get("targetPort", port["port"])
+    if isinstance(target, int) or not pods:
+        return target if isinstance(target, int) else int(port["port"])
+    for pod in pods:
+        for item in containers(pod):
+            for own in item.get("ports", ()):
+                if own.get("name") == target:
+                    return int(own["containerPort"])
+    raise LabError(f"no selected pod has a container port named {target!r}; give targetPort a number or such a name")
 
 
 def _endpoint(pod: Mapping[str, Any], assume_ready: bool) -> Object:

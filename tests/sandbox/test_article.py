@@ -1,5 +1,6 @@
 """The article's checklist on scenario `article`: services, addresses, ports, rules, processes, sockets, the page."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -172,3 +173,14 @@ def test_the_admins_node_port_is_made_refused_and_removed(mesh: Sandbox) -> None
     mesh.delete("Service", "istio-system", INGRESS)
     assert "172.20.100.164:15000" not in output(mesh, "node", "iptables-nft-save", "-t", "nat")
     assert requests.get(mesh, "/productpage")[0] == 200
+
+
+def test_the_bootstrap_of_2017_lies_there_and_envoy_reads_another(mesh: Sandbox) -> None:
+    document = json.loads(output(mesh, INGRESS, "cat", "/etc/istio/proxy/envoy-rev8.json"))
+    assert document["listeners"] == []
+    assert document["admin"]["address"] == "tcp://127.0.0.1:15000"
+    assert document["lds"]["refresh_delay_ms"] == document["cluster_manager"]["cds"]["refresh_delay_ms"] == 1000
+    hosts = {item["name"]: item["hosts"][0]["url"] for item in document["cluster_manager"]["clusters"]}
+    assert hosts == {"rds": "tcp://istio-pilot:15003", "lds": "tcp://istio-pilot:15003", "zipkin": "tcp://zipkin:9411"}
+    assert document["statsd_udp_ip_address"] == "10.68.159.137:9125"
+    assert "-c /etc/istio/proxy/envoy-rev0.json" in output(mesh, INGRESS, "ps", "-eo", "args")

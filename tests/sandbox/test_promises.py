@@ -8,6 +8,7 @@ from asking import Listeners
 from plans import random_plan
 
 from bookinfo_lab import sandbox
+from bookinfo_lab.errors import LabError
 from bookinfo_lab.sandbox import Sandbox, scenarios, topology
 from bookinfo_lab.sandbox.targets import Target
 
@@ -155,3 +156,25 @@ def test_a_deleted_service_answers_no_more(world: World) -> None:
     world.mesh.delete("Service", world.plan.namespace, "asked")
     with Listeners(world.mesh, [world.target[pod]], PORT) as listeners, pytest.raises(ConnectionRefusedError):
         listeners.connect(world.client, next(iter(world.nodes.values())), node_port)
+
+
+def test_a_target_port_may_be_the_name_of_a_container_port(world: World) -> None:
+    mesh, namespace = world.mesh, world.plan.namespace
+    cluster_ip = world.plan.service_cidr.rsplit(".", 1)[0] + ".201"
+    pod = next(item for item in world.pods if item["metadata"]["labels"]["app"] == world.plan.names["details"])
+    selector = {"app": world.plan.names["details"]}
+    wrong = topology.service("named", namespace, cluster_ip, [{"port": 80, "targetPort": "web"}], selector=selector)
+    with pytest.raises(LabError, match="no selected pod has a container port named 'web'"):
+        mesh.apply([wrong])
+    (container,) = pod["spec"]["containers"]
+    named = {**container, "ports": [{"name": "web", "containerPort": PORT}]}
+    mesh.apply([{**pod, "spec": {**pod["spec"], "containers": [named]}}, wrong])
+    asker = next(target for name, target in world.target.items() if name in world.on(pod["spec"]["nodeName"]))
+    with Listeners(mesh, [world.target[pod["metadata"]["name"]]], PORT) as listeners:
+        assert listeners.connect(asker, cluster_ip, 80).pod == pod["metadata"]["name"]
+
+
+def test_an_object_that_is_applied_again_keeps_its_place(world: World) -> None:
+    before = [item["metadata"]["name"] for item in world.mesh.objects() if item["kind"] == "Service"]
+    world.mesh.apply([item for item in world.mesh.objects() if item["metadata"]["name"] == before[0]][:1])
+    assert [item["metadata"]["name"] for item in world.mesh.objects() if item["kind"] == "Service"] == before

@@ -300,6 +300,37 @@ def test_what_is_refused_with_a_policy_is_not_in_the_node_s_rules_either(mesh: S
     assert b"10.96.222.1" not in mesh.run("node", ["iptables-nft-save"]).stdout
 
 
+def test_no_request_fails_while_a_route_moves_to_a_new_subset(mesh: Sandbox) -> None:
+    """As with istiod, a proxy knows a cluster before a route names it."""
+    (reviews,) = [item for item in mesh.objects() if (item["kind"], item["metadata"]["name"]) == ("Service", "reviews")]
+    ended, statuses = threading.Event(), []
+
+    def ask() -> None:
+        while not ended.is_set():
+            host = {"Host": "reviews:9080"}
+            statuses.append(fetch(mesh, "productpage", reviews["spec"]["clusterIP"], 9080, "/health", host)[0])
+
+    def more(number: int) -> bool:
+        enough = len(statuses) + number
+        return eventually(lambda: len(statuses) > enough)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(4):
+            assert more(20)
+            mesh.apply([subsets("reviews"), route_all("reviews", "v3")])
+            assert more(60)
+            mesh.delete("VirtualService", "default", "reviews")
+            assert more(60)
+            mesh.delete("DestinationRule", "default", "reviews")
+    finally:
+        ended.set()
+        asking.join(timeout=20)
+    assert len(statuses) > 500
+    assert set(statuses) == {200}
+
+
 def listening_ports(mesh: Sandbox, target: Target) -> set[tuple[str, int]]:
     """(address, port) of every listening TCP socket of a target's network namespace, from /proc/net/tcp."""
     found = set()
