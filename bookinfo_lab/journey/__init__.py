@@ -88,9 +88,21 @@ def lines(log: ProxyLog) -> tuple[Line, ...]:
                 fields = json.loads(text)
             except ValueError:
                 continue  # cut in the middle of a write; the next reading has it whole
-            if isinstance(fields, dict) and "request_id" in fields and "start_time" in fields:
+            if _is_access_log(fields):
                 found.append(Line(log.pod, log.address, _direction(log, fields), fields))
     return tuple(found)
+
+
+def _is_access_log(fields: Any) -> bool:
+    """Whether a JSON value has what is needed of Istio's fields, each of its kind."""
+    if not isinstance(fields, dict) or not isinstance(fields.get("request_id"), str):
+        return False
+    try:
+        if datetime.fromisoformat(fields["start_time"]).tzinfo is None:
+            return False  # times of unknown zones have no order
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(fields.get(name), int | None) for name in ("duration", "response_code"))
 
 
 def join(logs: Iterable[ProxyLog], user_agent: str) -> Journey | None:
@@ -159,7 +171,7 @@ def _hop(line: Line, other: Line | None, ours: Sequence[Line]) -> Hop:
         destination=other.pod if other else upstream,
         method=_text(fields.get("method")),
         path=_text(fields.get("path")),
-        status=int(fields.get("response_code") or 0),
+        status=fields.get("response_code") or 0,
         flags=_text(fields.get("response_flags")),
         cluster=_text(fields.get("upstream_cluster")),
         upstream=upstream,
@@ -182,7 +194,7 @@ def _depth(line: Line, ours: Sequence[Line]) -> int:
 
 def _milliseconds(fields: Mapping[str, Any]) -> int | None:
     value = fields.get("duration")
-    return None if value is None else int(value)
+    return value if isinstance(value, int) else None
 
 
 def _text(value: Any) -> str:

@@ -75,7 +75,7 @@ def _app_version(pod: Object) -> set[str]:
 def _app(pod: Object) -> set[str]:
     """An app's label; the gateway also answers to `ingress`."""
     labels = pod["metadata"]["labels"]
-    names = {str(labels.get(key, "")) for key in ("app", "k8s-app", "istio")}
+    names = {str(labels[key]) for key in ("app", "k8s-app", "istio") if key in labels}
     return names | ({"ingress"} if str(labels.get("istio", "")).startswith("ingress") else set())
 
 
