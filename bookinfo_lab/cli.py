@@ -145,7 +145,8 @@ def _lab(arguments: argparse.Namespace) -> int:
     jupyter = os.path.join(os.path.dirname(sys.executable), "jupyter-lab")
     if not os.path.exists(jupyter):
         raise LabError("JupyterLab is not installed beside this Python; run: make lab")
-    os.execv(jupyter, [jupyter, *arguments.argv])
+    as_root = ["--allow-root"] if os.geteuid() == 0 else []  # Jupyter asks root to say so
+    os.execv(jupyter, [jupyter, *as_root, *arguments.argv])
 
 
 def _up(arguments: argparse.Namespace) -> int:
