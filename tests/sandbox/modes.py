@@ -73,15 +73,19 @@ def runner(mode: str) -> Iterator[Runner]:
     os.mkdir(state, 0o755)
     env = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "BOOKINFO_LAB_"))}
     env |= {"BOOKINFO_LAB_STATE": state, "PYTHONDONTWRITEBYTECODE": "1"}
+    made = None
     try:
         if mode == own_mode():
             path = os.pathsep.join(filter(None, sys.path))
-            yield Runner(mode, (), sys.executable, env | {"PYTHONPATH": path}, state)
+            made = Runner(mode, (), sys.executable, env | {"PYTHONPATH": path}, state)
         elif os.geteuid() == 0 and own_mode() == "root":
-            yield _as_ordinary_user(mode, folder, state, env)
+            made = _as_ordinary_user(mode, folder, state, env)
         else:
             pytest.skip(f"run by a user of the mode {own_mode()!r}, which cannot take on {mode!r}")
+        yield made
     finally:
+        for name in os.listdir(state) if made else ():
+            made.run("down", "--name", name)  # a test that failed before its own `down` must leave nothing either
         shutil.rmtree(folder)
 
 
