@@ -18,6 +18,11 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    for number in range(3):  # a closed stdin's number would go to the next file opened, and so to programs run inside
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     words = list(sys.argv[1:] if argv is None else argv)
     split = words.index("--") if "--" in words else len(words)
     arguments = _parser().parse_args(words[:split])
@@ -89,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _target_options(made: argparse.ArgumentParser, named: Callable[[argparse.ArgumentParser], None]) -> None:
     named(made)
     made.add_argument("-c", "--container", default="", help="a container of the pod other than its application's")
-    made.add_argument("--uid", type=int, help="the user to be there (default: the container's own)")
+    made.add_argument("--uid", type=_uid, help="the user to be there (default: the container's own)")
     made.add_argument("target", metavar="TARGET", help="client, node[/NAME], a pod, an app, app-version, NAMESPACE/…")
 
 
@@ -100,6 +105,13 @@ def _port(text: str) -> int:
         number = -1
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
+    return number
+
+
+def _uid(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a user of a sandbox: give a number from 0 to 65535")
     return number
 
 

@@ -82,11 +82,11 @@ class Journey:
 def lines(log: ProxyLog) -> tuple[Line, ...]:
     """The access-log lines of one proxy, in its order."""
     found = []
-    for text in log.text.splitlines():
+    for text in log.text.split("\n"):  # not splitlines: JSON strings may hold U+2028
         if text.startswith("{"):
             try:
                 fields = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # cut in the middle of a write; the next reading has it whole
             if _is_access_log(fields):
                 found.append(Line(log.pod, log.address, _direction(log, fields), fields))
@@ -115,7 +115,9 @@ def join(logs: Iterable[ProxyLog], user_agent: str) -> Journey | None:
     ours = [line for line in every if line.fields["request_id"] == request_id]
     sent = sorted((line for line in ours if line.direction == "outbound"), key=lambda line: line.start)
     pairs = _paired(sent, sorted((line for line in ours if line.direction == "inbound"), key=lambda line: line.start))
-    hops = tuple(_hop(line, pairs.get(id(line)), ours) for line in sent)
+    deep = {id(line): _depth(line, ours) for line in sent}
+    sent.sort(key=lambda line: (line.start, deep[id(line)], line.connection))  # times are whole milliseconds and tie
+    hops = tuple(_hop(line, pairs.get(id(line)), deep[id(line)]) for line in sent)
     pods = {line.address for line in every}
     lone = sum(1 for hop in hops if hop.received_ms is None and hop.upstream.partition(":")[0] in pods)
     return Journey(
@@ -163,7 +165,7 @@ def _is_gateway(line: Line) -> bool:
     return line.direction == "outbound" and local == line.address
 
 
-def _hop(line: Line, other: Line | None, ours: Sequence[Line]) -> Hop:
+def _hop(line: Line, other: Line | None, depth: int) -> Hop:
     fields = line.fields
     upstream = _text(fields.get("upstream_host"))
     return Hop(
@@ -177,7 +179,7 @@ def _hop(line: Line, other: Line | None, ours: Sequence[Line]) -> Hop:
         upstream=upstream,
         sent_ms=_milliseconds(fields),
         received_ms=_milliseconds(other.fields) if other else None,
-        depth=_depth(line, ours),
+        depth=depth,
     )
 
 

@@ -164,7 +164,11 @@ def names() -> Iterator[str]:
 @contextmanager
 def log(folder: str) -> Iterator[int]:
     """A descriptor that appends to the supervisor's log."""
-    descriptor = os.open(f"{folder}/{_LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(f"{folder}/{_LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        advice = "free some space or set BOOKINFO_LAB_STATE"
+        raise Unsupported(f"cannot write {folder}/{_LOG}: {error.strerror}; {advice}") from None
     try:
         yield descriptor
     finally:

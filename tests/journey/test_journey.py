@@ -160,3 +160,24 @@ def test_a_route_that_nobody_has_ends_at_nobody() -> None:
     assert (found.hops[0].status, found.hops[0].flags, found.unpaired) == (404, "NR", 0)
     assert "nobody" in journey.as_text(found)
     assert json.loads(json.dumps(journey.as_document(found)))["hops"][0]["status"] == 404
+
+
+def test_a_line_separator_inside_a_field_does_not_cut_the_line() -> None:
+    lines = request()
+    raw = json.dumps(lines["stars"][0] | {"path": "/a\u2028b\u0085c"}, ensure_ascii=False)
+    assert joined(lines | {"stars": [raw]}).unpaired == 0
+
+
+def test_a_line_nested_too_deep_is_passed_over() -> None:
+    assert joined(request() | {"stars": [request()["stars"][0], '{"a":' + "[" * 200000]}).unpaired == 0
+
+
+def test_a_caller_stands_before_whom_it_asks_when_times_are_equal() -> None:
+    lines = {
+        name: [item | {"start_time": "2026-01-01T00:00:00.000Z"} for item in own] for name, own in request().items()
+    }
+    every = logs(lines)
+    for order in (every, every[::-1]):
+        found = journey.join(order, AGENT)
+        assert found is not None
+        assert [hop.source for hop in found.hops] == ["gate", "page"]

@@ -109,3 +109,9 @@ def talk(terminal: int, keys: bytes) -> bytes:
             os.write(terminal, keys)
             typed = True
     raise AssertionError(f"the shell did not end; it showed {seen!r}")
+
+
+def test_a_closed_stdin_is_an_empty_one(lab: Runner) -> None:
+    argv = ["sh", "-c", 'exec "$@" <&-', "sh", *lab.command("exec", "client", "--", "cat")]
+    done = subprocess.run(argv, env=lab.env, capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")

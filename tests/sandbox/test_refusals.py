@@ -49,6 +49,8 @@ def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
         (["down", "--name", "Ü"], ["'Ü'", "cannot name a sandbox"]),
         (["exec", "--name", "nobody", "client", "--", "true"], ["'nobody'", "bookinfo-lab up"]),
         (["exec", "client"], ["-- COMMAND"]),
+        (["exec", "--uid=-1", "client", "--", "true"], ["'-1'", "0 to 65535"]),
+        (["exec", "--uid", "4294967295", "client", "--", "true"], ["'4294967295'", "0 to 65535"]),
         (["journey", "--name", "nobody"], ["'nobody'", "bookinfo-lab up"]),
     ],
 )
