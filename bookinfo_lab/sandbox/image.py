@@ -36,6 +36,7 @@ _ETC = (
     "xtables",
 )
 _NEEDED = ("dnslib", "setproctitle")  # what the sandbox's own processes import once they have a root of their own
+_SCRIPTS = {"pilot-agent": "pilot_request.py"}
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
 _GROUP = "root:x:0:\ntty:x:5:\nistio-proxy:x:1337:\nnogroup:x:65534:\n"
@@ -107,7 +108,7 @@ def enter(target: str) -> None:
 
 
 def add_programs(folder: str, links: Mapping[str, str]) -> None:
-    """Put ``links`` (name → program) in the folder of the read-only /usr that is first on the search path.
+    """Put ``links`` (name → program) and our own scripts in the folder of /usr that is first on the search path.
 
     A program that lies outside what every root holds is bound there itself.
     """
@@ -117,6 +118,10 @@ def add_programs(folder: str, links: Mapping[str, str]) -> None:
             os.symlink(program, f"{folder}/{name}")
         else:
             _bind(program, f"{folder}/{name}")
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name, script in _SCRIPTS.items():
+        _write(f"{folder}/{name}", f'#!/bin/sh\nexec python -I -S "{here}/{script}" "$@"\n')
+        os.chmod(f"{folder}/{name}", 0o755)
 
 
 def _system_binds() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,112 @@
+"""What a learner may name: `client`, `node`, a pod, an app, an app-version, `NAMESPACE/…`.
+
+A name and the cluster's objects come in, the one place that it means comes out.  A name is matched in that
+order; one that fits several places is an error that lists them, and one that fits none lists what there is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bookinfo_lab.errors import LabError
+
+from .objects import Objects, Pod
+from .parse import Given, parse
+
+PROXY_CONTAINERS = ("istio-proxy", "istio-ingress")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a command runs: ``kind`` is client, node or pod; a node and the client have no namespace or container."""
+
+    kind: str
+    namespace: str
+    name: str
+    container: str
+
+    def __str__(self) -> str:
+        return {"pod": f"{self.namespace}/{self.name}", "node": f"node/{self.name}"}.get(self.kind, self.name)
+
+
+CLIENT = Place("client", "", "client", "")
+
+
+def places(given: Given, *, has_client: bool = True) -> tuple[Place, ...]:
+    """Every place there is: the client, the nodes, then each running container of each pod that has not ended."""
+    objects = parse(given)
+    nodes = [Place("node", "", node.name, "") for node in objects.nodes]
+    pods = [
+        Place("pod", pod.namespace, pod.name, item.name) for pod in _alive(objects) for item in pod.running_containers
+    ]
+    return (*([CLIENT] if has_client else []), *nodes, *pods)
+
+
+def find(name: str, given: Given, container: str = "", *, has_client: bool = True) -> Place:
+    """The place that ``name`` means; in a pod its application's container unless ``container`` names another.
+
+    A pod whose only container is a proxy (a gateway) means that one.  Raises `LabError` as the module says.
+    """
+    objects = parse(given)
+    known = places(objects, has_client=has_client)
+    namespace, _, rest = name.rpartition("/")
+    found = [item for item in known if item.kind != "pod" and _means(item, name)]
+    if not found:
+        pods = _pods(namespace, rest, _alive(objects))
+        found = [item for item in known if (item.namespace, item.name) in pods]
+    shown = sorted({str(item) for item in found})
+    if not shown:
+        raise LabError(f"no target {name!r}; there are: {', '.join(dict.fromkeys(map(str, known)))}")
+    if len(shown) > 1:
+        raise LabError(f"{name!r} is ambiguous: {', '.join(shown)}; name one of them")
+    return _in_container(container, found, shown[0])
+
+
+def _alive(objects: Objects) -> list[Pod]:
+    return [pod for pod in objects.pods if pod.phase not in ("Succeeded", "Failed")]
+
+
+def _means(item: Place, name: str) -> bool:
+    return name == str(item) or (item.kind == "node" and name == "node")
+
+
+def _pods(namespace: str, name: str, pods: Sequence[Pod]) -> set[tuple[str, str]]:
+    near = [pod for pod in pods if namespace in ("", pod.namespace)]
+    for names in (_own_name, _app_version, _app):
+        found = {(pod.namespace, pod.name) for pod in near if name in names(pod)}
+        if found:
+            return found
+    return set()
+
+
+def _own_name(pod: Pod) -> Iterable[str]:
+    return (pod.name,)
+
+
+def _app_version(pod: Pod) -> Iterable[str]:
+    labels = pod.labels
+    return (f"{labels['app']}-{labels['version']}",) if "app" in labels and "version" in labels else ()
+
+
+def _app(pod: Pod) -> Iterable[str]:
+    """An app's label; the gateway also answers to `ingress`."""
+    names = {pod.labels[key] for key in ("app", "k8s-app", "istio") if key in pod.labels}
+    return names | ({"ingress"} if pod.labels.get("istio", "").startswith("ingress") else set())
+
+
+def _in_container(container: str, found: Sequence[Place], shown: str) -> Place:
+    if container:
+        for item in found:
+            if item.container == container:
+                return item
+        known = ", ".join(item.container for item in found if item.container) or "none"
+        raise LabError(f"{shown} has no container {container!r}; it has: {known}")
+    own = [item for item in found if item.container not in PROXY_CONTAINERS]
+    return (own or list(found))[0]
+
+
+def proxy_of(place: Place, given: Given) -> Place:
+    """The container of the same pod that runs Envoy; `LabError` where the pod has none."""
+    for item in places(given):
+        if (item.namespace, item.name) == (place.namespace, place.name) and item.container in PROXY_CONTAINERS:
+            return item
+    raise LabError(f"{place} has no proxy: none of its containers is named {' or '.join(PROXY_CONTAINERS)}")

@@ -1,0 +1,171 @@
+"""Evidence from a live sandbox: each question is answered by the program that a reader would type there.
+
+Edge: the sandbox's control socket, and a socket of the client's network namespace for requests.  Nothing is kept:
+every `fetch` reads again.
+"""
+
+import http.client
+import io
+import json
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from bookinfo_lab.errors import LabError, SourceError
+from bookinfo_lab.kube.places import Place
+from bookinfo_lab.sandbox import Sandbox, search_path, topology
+from bookinfo_lab.sandbox.targets import Target
+from bookinfo_lab.sources import base
+from bookinfo_lab.sources.base import Capturing, Evidence, FrontDoor, Query
+
+_KINDS_OF = {"pods": "Pod", "services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
+_REQUEST_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSource:
+    """A sandbox that runs; ``is_own`` says that closing the source ends it."""
+
+    mesh: Sandbox
+    is_own: bool = False
+    kind = "sandbox"
+    has_client = True
+
+    @property
+    def description(self) -> str:
+        """Which sandbox this is."""
+        return f"sandbox {self.mesh.name!r}, scenario {self.mesh.scenario}"
+
+    def now(self) -> float:
+        """The time of this machine, whose clock the sandbox shares."""
+        return time.time()
+
+    def close(self) -> None:
+        """End the sandbox where this source started it."""
+        if self.is_own:
+            self.mesh.down()
+
+    def front_door(self) -> FrontDoor:
+        """The Service that the scenario names as its entry, as it is now."""
+        plan = self.mesh.topology()
+        address, port = topology.front_door(plan, self.mesh.objects())
+        return FrontDoor(*plan.front_door, address, port)
+
+    def fetch(self, query: Query) -> Evidence:
+        """Read the answer now."""
+        base.check(query)
+        if query.kind == "objects":
+            return self._evidence(query, as_list(self.mesh.objects(), _KINDS_OF[query.arguments[0]]))
+        if query.kind == "get":
+            return self._get(query)
+        if query.place is None or query.kind == "capture":
+            raise LabError(f"{query.kind} needs a place, and is not fetched but captured")
+        target = self._target(query.place)
+        if query.kind == "logs":
+            return self._evidence(query, self.mesh.logs(target).encode())
+        return self._run(query, target)
+
+    def capture(self, points: Sequence[str]) -> AbstractContextManager[Capturing]:
+        """Capture at ``points`` as long as the block lasts (`sandbox.sniff`)."""
+        from bookinfo_lab.sandbox import sniff
+
+        query = Query("capture", None, tuple(points))
+        return sniff.capturing(self.mesh, points, lambda raw: self._evidence(query, raw))
+
+    def _run(self, query: Query, target: Target) -> Evidence:
+        done = self.mesh.run(target, self._argv(query), uid=0 if base.is_of_netns(query) else None)
+        if done.returncode and query.kind != "exec" and not _is_partial(query, done.stdout):
+            message = done.stderr.decode("utf-8", "replace").removeprefix("bookinfo-lab: ")
+            raise SourceError(base.here(query, self.mesh.name), done.returncode, message)
+        status = done.returncode if query.kind == "exec" else 0
+        return self._evidence(query, done.stdout, status, done.stderr)
+
+    def _argv(self, query: Query) -> tuple[str, ...]:
+        words = base.argv(query)
+        if query.kind in ("rules", "processes", "sockets") and shutil.which(words[0], path=search_path()) is None:
+            raise LabError(f"{words[0]} is not installed on this machine, so no sandbox has it either: {query}")
+        return words
+
+    def _target(self, place: Place) -> Target:
+        for item in self.mesh.targets():
+            if (item.kind, item.namespace, item.name, item.container) == (
+                place.kind,
+                place.namespace,
+                place.name,
+                place.container,
+            ):
+                return item
+        raise LabError(f"the sandbox {self.mesh.name!r} has no {place} {place.container}".rstrip())
+
+    def _get(self, query: Query) -> Evidence:
+        door = self.front_door()
+        path, *fields = query.arguments
+        lines = [f"GET {path} HTTP/1.1", f"Host: {door.address}:{door.node_port}", "User-Agent: bookinfo-lab"]
+        request = "\r\n".join([*lines, "Accept: */*", *fields, "", ""]).encode()
+        with self.mesh.open_socket(self.mesh.target("client")) as connection:
+            try:
+                connection.settimeout(_REQUEST_TIMEOUT_S)
+                connection.connect((door.address, door.node_port))
+                connection.sendall(request)
+                raw = _read_response(connection)
+            except (OSError, http.client.HTTPException) as error:
+                command = base.here(query, self.mesh.name, door)
+                raise SourceError(command, 1, str(error) or type(error).__name__, "do its pods run?") from None
+        return self._evidence(query, raw, door=door)
+
+    def _evidence(
+        self, query: Query, raw: bytes, status: int = 0, stderr: bytes = b"", door: FrontDoor | None = None
+    ) -> Evidence:
+        here, there = base.here(query, self.mesh.name, door), base.on_a_cluster(query, door)
+        return Evidence(query, raw, time.time(), self.description, here, there, status, stderr)
+
+
+def as_list(objects: Iterable[Mapping[str, Any]], kind: str) -> bytes:
+    """The objects of one kind as kubectl prints them with ``-o json``, by namespace and name."""
+    chosen = [item for item in objects if item["kind"] == kind]
+    chosen.sort(key=lambda item: (item["metadata"].get("namespace", ""), item["metadata"]["name"]))
+    listed = {"apiVersion": "v1", "items": chosen, "kind": "List", "metadata": {"resourceVersion": ""}}
+    return json.dumps(listed, indent=4, sort_keys=True).encode() + b"\n"
+
+
+def _is_partial(query: Query, stdout: bytes) -> bool:
+    """Whether a program that read many files failed on some only: grep says 2 for one sysctl that it may not read."""
+    return query.kind == "sysctls" and bool(stdout)
+
+
+def _read_response(connection: socket.socket) -> bytes:
+    """Every byte of one HTTP response, as it came."""
+    heard = _Heard(connection)
+    response = http.client.HTTPResponse(heard, method="GET")  # type: ignore[arg-type]
+    response.begin()
+    response.read()
+    return bytes(heard.taken)
+
+
+class _Heard:
+    """The part of a socket that HTTPResponse reads, keeping what it read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self.taken = connection, bytearray()
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        """A reader whose every byte is kept."""
+        return io.BufferedReader(_Kept(self._connection, self.taken))
+
+
+class _Kept(io.RawIOBase):
+    def __init__(self, connection: socket.socket, taken: bytearray) -> None:
+        super().__init__()
+        self._connection, self._taken = connection, taken
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._connection.recv_into(buffer)
+        self._taken += memoryview(buffer)[:size]
+        return size
