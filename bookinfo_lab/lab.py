@@ -1,4 +1,4 @@
-"""`connect` and Lab: what a learner types.
+"""Lab: what a learner asks.
 
 A Lab asks its source for evidence, hands it to a parser and the result to `show`; it has no logic of its own.  Places
 are named as on the command line (`kube.places`).  Every answer has ``.command``, the line that gets its evidence by
@@ -122,7 +122,8 @@ class Lab:
         """One request through the front door, as the client, and its answer; ``user`` goes into the login cookie."""
         from bookinfo_lab.show.page import Page
 
-        fields = [*([f"Cookie: user={user}"] if user else []), *(f"{key}: {value}" for key, value in (headers or {}).items())]
+        fields = [f"{key}: {value}" for key, value in (headers or {}).items()]
+        fields = [f"Cookie: user={user}", *fields] if user else fields
         return Page(self.source.fetch(Query("get", places.CLIENT, (path, *fields))))
 
     @contextmanager

@@ -31,7 +31,7 @@ ADMIN_PATHS = (
     "help",
 )
 INTERFACES = ("eth0", "lo", "veth")
-DEBUG_IMAGE = "nicolaka/netshoot"  # what a reader without an image of their own adds to a pod: it has all programs below
+DEBUG_IMAGE = "nicolaka/netshoot"  # has all programs below; a reader may name another image
 _ADMIN_PREFIXES = ("stats?filter=",)
 _SYSCTLS = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf", "/proc/sys/net/netfilter")
 _NETNS_PROGRAMS = {
@@ -67,8 +67,8 @@ class Query:
 class Evidence:
     """What one reading gave, byte for byte, and how to read it by hand.
 
-    ``time`` is in Unix seconds, when the reading ended.  ``origin`` says where it was read, in words.  ``here`` works as
-    typed beside the sandbox, ``on_a_cluster`` beside a kubeconfig.  ``status`` and ``stderr`` are the program's;
+    ``time`` is in Unix seconds, when the reading ended.  ``origin`` says in words where it was read.  ``here`` works
+    as typed beside the sandbox, ``on_a_cluster`` beside a kubeconfig.  ``status`` and ``stderr`` are the program's;
     only `exec` evidence may have a status other than 0.
     """
 
@@ -118,11 +118,27 @@ class Capturing(Protocol):
 
 
 class Source(Protocol):
-    """Where evidence comes from.  ``kind`` is its word in `connect`, ``description`` a line that says which one it is."""
+    """Where evidence comes from."""
 
-    kind: str
-    description: str
-    has_client: bool
+    @property
+    def kind(self) -> str:
+        """The word by which `connect` knows it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line: which one this is."""
+        ...
+
+    @property
+    def has_client(self) -> bool:
+        """Whether `client` is a place of it."""
+        ...
+
+    @property
+    def published(self) -> str:
+        """A URL by which this machine's browser reaches the front door, or ""."""
+        ...
 
     def fetch(self, query: Query) -> Evidence:
         """The answer to ``query``; LabError with one line where there is none."""
@@ -146,7 +162,7 @@ class Source(Protocol):
 
 
 def check(query: Query) -> None:
-    """Refuse what no source answers: an unknown kind, resource or rule program, an admin path outside the allow-list."""
+    """Refuse what no source answers: an unknown kind, resource or program, an admin path outside the allow-list."""
     if query.kind not in KINDS:
         raise LabError(f"no evidence of kind {query.kind!r}; there are: {', '.join(KINDS)}")
     first = query.arguments[0] if query.arguments else ""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from bookinfo_lab.errors import LabError, SourceError
 from bookinfo_lab.kube.places import Place
@@ -32,13 +32,18 @@ class SandboxSource:
 
     mesh: Sandbox
     is_own: bool = False
-    kind = "sandbox"
-    has_client = True
+    kind: ClassVar[str] = "sandbox"
+    has_client: ClassVar[bool] = True
 
     @property
     def description(self) -> str:
         """Which sandbox this is."""
         return f"sandbox {self.mesh.name!r}, scenario {self.mesh.scenario}"
+
+    @property
+    def published(self) -> str:
+        """The front door's URL on this machine's loopback, or "" where the sandbox was made without one."""
+        return f"http://127.0.0.1:{self.mesh.published}" if self.mesh.published else ""
 
     def now(self) -> float:
         """The time of this machine, whose clock the sandbox shares."""
