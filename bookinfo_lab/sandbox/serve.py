@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class Server:
 
     def __init__(self, plan: Topology, mesh: configs.Mesh, targets: Sequence[Target], started: str) -> None:
         self.plan, self.mesh, self.targets, self.started = plan, mesh, list(targets), started
-        self.objects: list[Object] = list(plan.objects)
+        self.objects: list[Object] = [topology.created(item, started) for item in plan.objects]
         self._selector = selectors.DefaultSelector()
         self._running: dict[int, socket.socket] = {}
         self._ended: dict[int, int] = {}
@@ -167,7 +168,7 @@ class Server:
         All of it is computed before any of it is changed: objects that cannot be had change nothing.
         """
         chosen = [item for item in objects if item["kind"] != "EndpointSlice"]
-        objects = [*chosen, *topology.endpoint_slices(chosen)]
+        objects = self._dated([*chosen, *topology.endpoint_slices(chosen)])
         rules = configs.node_rules(self.plan, self.mesh, objects)
         places = [(target, (target.namespace, target.name, target.container)) for target in self.targets]
         files = [(target, configs.container_files(self.mesh, objects, place)) for target, place in places]
@@ -177,6 +178,12 @@ class Server:
                 configs.replace_files(made, target.pid, target.uid)
         self.objects = objects
         return {"done": True}, []
+
+    def _dated(self, objects: Sequence[Object]) -> list[Object]:
+        """The objects with a time of creation: what was there keeps its own."""
+        known = {configs.key(item): item["metadata"]["creationTimestamp"] for item in self.objects}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return [topology.created(item, known.get(configs.key(item), now)) for item in objects]
 
     def _find(self, request: dict[str, Any]) -> Target:
         wanted = (request["kind"], request["namespace"], request["name"], request["container"])

@@ -173,6 +173,11 @@ def pod(
     return body
 
 
+def created(item: Mapping[str, Any], when: str) -> Object:
+    """The object as the API server stores it: with the time of its creation (RFC 3339), unless it has one."""
+    return {**item, "metadata": {"creationTimestamp": when, **item["metadata"]}}
+
+
 def ready(pod: Mapping[str, Any], started: str) -> Object:
     """The Pod as the API reports it once every container runs and answers (``started``: RFC 3339 time)."""
     spec = pod["spec"]

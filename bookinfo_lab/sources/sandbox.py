@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bookinfo_lab.errors import LabError, SourceError
-from bookinfo_lab.kube.places import Place
-from bookinfo_lab.sandbox import Sandbox, search_path, topology
+from bookinfo_lab.sandbox import Sandbox, search_path, targets, topology
 from bookinfo_lab.sandbox.targets import Target
 from bookinfo_lab.sources import base
 from bookinfo_lab.sources.base import Capturing, Evidence, FrontDoor, Query
@@ -69,7 +68,7 @@ class SandboxSource:
             return self._get(query)
         if query.place is None or query.kind == "capture":
             raise LabError(f"{query.kind} needs a place, and is not fetched but captured")
-        target = self._target(query.place)
+        target = targets.at(query.place, self.mesh.targets())
         if query.kind == "logs":
             return self._evidence(query, self.mesh.logs(target).encode())
         return self._run(query, target)
@@ -94,17 +93,6 @@ class SandboxSource:
         if query.kind in ("rules", "processes", "sockets") and shutil.which(words[0], path=search_path()) is None:
             raise LabError(f"{words[0]} is not installed on this machine, so no sandbox has it either: {query}")
         return words
-
-    def _target(self, place: Place) -> Target:
-        for item in self.mesh.targets():
-            if (item.kind, item.namespace, item.name, item.container) == (
-                place.kind,
-                place.namespace,
-                place.name,
-                place.container,
-            ):
-                return item
-        raise LabError(f"the sandbox {self.mesh.name!r} has no {place} {place.container}".rstrip())
 
     def _get(self, query: Query) -> Evidence:
         door = self.front_door()
