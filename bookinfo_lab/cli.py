@@ -83,6 +83,26 @@ def _parser() -> argparse.ArgumentParser:
     made = add("shell", _shell, "a shell inside a pod, node or client")
     _target_options(made, named)
 
+    made = add("logs", _logs, "what a container has written to its standard output")
+    named(made)
+    made.add_argument("-c", "--container", default="", help="a container of the pod other than its application's")
+    made.add_argument("target", metavar="TARGET", help="a pod, an app, app-version, NAMESPACE/…")
+
+    made = add("objects", _objects, "the Kubernetes API objects, as kubectl prints them with -o json")
+    named(made)
+    made.add_argument("resource", metavar="RESOURCE", help="pods, services, endpointslices or nodes")
+
+    made = add("capture", _capture, "capture packets as pcapng on stdout, until Ctrl-C or for --seconds")
+    named(made)
+    made.add_argument("--seconds", type=_seconds, metavar="S", help="end after this long (default: at Ctrl-C)")
+    made.add_argument("points", nargs="+", metavar="TARGET[:eth0|lo|veth]", help="where to capture")
+
+    made = add("record", _record, "write all evidence, redacted, to a new folder or .zip")
+    named(made)
+    made.add_argument("--scenario", default="sidecar", help="what to make where no sandbox of that name runs")
+    made.add_argument("--list", action="store_true", dest="only_list", help="list what it would hold, write nothing")
+    made.add_argument("path", metavar="DIR", help="a folder that does not exist yet, or a name ending in .zip")
+
     made = add("journey", _journey, "send one request through the front door and show its hops")
     made.add_argument("path", nargs="?", default="/productpage", metavar="URL-PATH")
     made.add_argument("--name", help="a sandbox that runs (default: one for this command alone)")
@@ -112,6 +132,16 @@ def _uid(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() else -1
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a user of a sandbox: give a number from 0 to 65535")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, more than 0 and less than a day")
     return number
 
 
@@ -213,6 +243,59 @@ def _shell(arguments: argparse.Namespace) -> int:
 
     mesh = sandbox.attach(arguments.name)
     return terminal.shell(mesh, mesh.target(arguments.target, arguments.container), arguments.uid)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox
+
+    mesh = sandbox.attach(arguments.name)
+    return _write(mesh.logs(mesh.target(arguments.target, arguments.container)).encode())
+
+
+def _objects(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox
+    from bookinfo_lab.sources.base import Query
+    from bookinfo_lab.sources.sandbox import SandboxSource
+
+    source = SandboxSource(sandbox.attach(arguments.name))
+    return _write(source.fetch(Query("objects", None, (arguments.resource,))).raw)
+
+
+def _capture(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import sandbox
+    from bookinfo_lab.lab import Lab
+    from bookinfo_lab.sandbox import sniff
+    from bookinfo_lab.sources.sandbox import SandboxSource
+
+    if os.isatty(1):
+        raise LabError("a capture is binary: send it to a file (… > FILE.pcapng) or into a program (… | tshark -r -)")
+    mesh = sandbox.attach(arguments.name)
+    lab = Lab(SandboxSource(mesh))
+    sniff.until(mesh, [lab.point(item) for item in arguments.points], arguments.seconds, sys.stdout.buffer)
+    return 0
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import connecting
+    from bookinfo_lab.sources import recording
+
+    source = connecting.sandbox_source(arguments.scenario, arguments.name)
+    try:
+        if arguments.only_list:
+            print("\n".join(recording.listing(source)))
+        else:
+            held = recording.record(source, arguments.path, on_listing=lambda lines: print("\n".join(lines), file=sys.stderr))
+            print(held)
+    finally:
+        source.close()
+    return 0
+
+
+def _write(raw: bytes) -> int:
+    """Put bytes on stdout as they are."""
+    sys.stdout.buffer.write(raw)
+    sys.stdout.buffer.flush()
+    return 0
 
 
 def _journey(arguments: argparse.Namespace) -> int:

@@ -63,16 +63,16 @@ def _asked(kind: str, scenario: str, name: str, path: str) -> "Source":
     if kind == "recording":
         return _recording(scenario, path)
     if kind == "sandbox":
-        return _sandbox(scenario, name)
+        return sandbox_source(scenario, name)
     raise Unsupported("a cluster cannot be a source in this version; choose sandbox or recording")
 
 
 def _worded(kind: str, word: str, scenario: str) -> "Source":
     """``KIND`` or ``KIND:WORD`` of the environment variable: a sandbox's name or scenario, a recording's path."""
     if kind == "sandbox" and word and _runs(word):
-        return _sandbox("", word)
+        return sandbox_source("", word)
     if kind == "sandbox":
-        return _sandbox(scenario or word, "")
+        return sandbox_source(scenario or word, "")
     return _asked(kind, scenario, "", word)
 
 
@@ -82,7 +82,7 @@ def _recording(scenario: str, path: str) -> "Source":
     return recording.RecordingSource(path or recording.bundled(scenario or DEFAULT_SCENARIO))
 
 
-def _sandbox(scenario: str, name: str) -> "Source":
+def sandbox_source(scenario: str, name: str) -> "Source":
     """A sandbox of that name and scenario that runs, or one that is started now."""
     return (_attached(scenario, name) if _is_linux() else None) or _started(scenario, name)
 
