@@ -7,6 +7,7 @@ Leaf.  Answers go to stdout, messages to stderr.  Exit 0: done or answered; 1: `
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -271,7 +272,12 @@ def _capture(arguments: argparse.Namespace) -> int:
         raise LabError("a capture is binary: send it to a file (… > FILE.pcapng) or into a program (… | tshark -r -)")
     mesh = sandbox.attach(arguments.name)
     lab = Lab(SandboxSource(mesh))
-    sniff.until(mesh, [lab.point(item) for item in arguments.points], arguments.seconds, sys.stdout.buffer)
+    points = [lab.point(item) for item in arguments.points]
+    woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    sniff.until(mesh, points, arguments.seconds, woken, sys.stdout.buffer)
     return 0
 
 
@@ -284,11 +290,14 @@ def _record(arguments: argparse.Namespace) -> int:
         if arguments.only_list:
             print("\n".join(recording.listing(source)))
         else:
-            held = recording.record(source, arguments.path, on_listing=lambda lines: print("\n".join(lines), file=sys.stderr))
-            print(held)
+            print(recording.record(source, arguments.path, _list_on_stderr))
     finally:
         source.close()
     return 0
+
+
+def _list_on_stderr(lines: Sequence[str]) -> None:
+    print("\n".join(lines), file=sys.stderr)
 
 
 def _write(raw: bytes) -> int:

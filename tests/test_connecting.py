@@ -83,7 +83,12 @@ def test_a_wrong_word_in_the_environment_is_one_line_that_names_the_variable(
 
 @pytest.mark.parametrize(
     "asked",
-    [{"scenario": "mars"}, {"source": "sandbox", "scenario": "mars"}, {"source": "sandbox", "path": "x"}, {"path": "x"}],
+    [
+        {"scenario": "mars"},
+        {"source": "sandbox", "scenario": "mars"},
+        {"source": "sandbox", "path": "x"},
+        {"path": "x"},
+    ],
 )
 def test_a_mistake_in_the_arguments_is_no_reason_to_take_a_recording(own_state: None, asked: dict[str, str]) -> None:
     with pytest.raises(LabError):
@@ -110,18 +115,14 @@ class TestWithASandbox:
         assert article.source.mesh.scenario == article.source.mesh.name == "article"
         assert connecting.connect("sandbox", scenario="article").source.mesh.init_pid == article.source.mesh.init_pid
 
-    def test_the_environment_may_name_a_running_sandbox(
-        self, own_state: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_environment_may_name_a_running_sandbox(self, own_state: None, monkeypatch: pytest.MonkeyPatch) -> None:
         mesh = sandbox.up(scenarios.scenario("article"), "mine", keep=False)
         monkeypatch.setenv(connecting.VARIABLE, "sandbox:mine")
         assert connecting.connect().source.mesh == mesh
         with pytest.raises(LabError, match="runs the scenario article"):
             connecting.connect("sandbox", name="mine", scenario="sidecar")
 
-    def test_a_sandbox_that_connect_started_ends_with_the_process_however_that_ends(
-        self, own_state: None
-    ) -> None:
+    def test_a_sandbox_that_connect_started_ends_with_the_process_however_that_ends(self, own_state: None) -> None:
         script = "import bookinfo_lab, os; bookinfo_lab.connect(); os.kill(os.getpid(), 9)"
         ended = subprocess.run([sys.executable, "-c", script], env=dict(os.environ), capture_output=True, timeout=60)
         assert ended.returncode == -9

@@ -86,9 +86,11 @@ class Sandbox:
         """Remove an API object; rules and proxy configurations follow."""
         self.ask("delete", keys=[[kind, namespace, name]])
 
-    def open_socket(self, target: Target, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """An unconnected IPv4 socket that belongs to the target's network namespace; the caller closes it."""
-        fields = target.key() | {"family": int(socket.AF_INET), "type": int(kind), "proto": 0}
+    def open_socket(
+        self, target: Target, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET
+    ) -> socket.socket:
+        """An unconnected socket that belongs to the target's network namespace; the caller closes it."""
+        fields = target.key() | {"family": int(family), "type": int(kind), "proto": 0}
         _, (descriptor,) = self._ask("socket", (), fields)
         return socket.socket(fileno=descriptor)
 

@@ -1,0 +1,1 @@
+"""Packets as captured: pcapng in and out."""
