@@ -131,8 +131,9 @@ class Lab:
         """Capture packets at ``TARGET[:eth0|lo|veth]`` as long as the ``with`` block lasts."""
         from bookinfo_lab.show.capture import Capture
 
-        with self.source.capture([self.point(item) for item in points]) as running:
-            yield Capture(running)
+        resolved = tuple(dict.fromkeys(self.point(item) for item in points))
+        with self.source.capture(resolved) as running:
+            yield Capture(running, resolved)
 
     def point(self, text: str) -> str:
         """A capture point in full: ``TARGET`` resolved, ``eth0`` where no interface is named."""
