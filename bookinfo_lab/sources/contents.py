@@ -5,7 +5,6 @@ requests, each alone or inside its capture, then what shows their traces.  A new
 below and nowhere else.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ PLACE_AFTER = ("processes", "sockets")  # of each container, each node and the c
 CONTAINER_AFTER = ("logs",)
 EXEC: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (kind of place, program and words): lines that notebooks run
 JASON = "Cookie: user=jason"
+_LONGEST = 100  # characters of a query in a list
 CAPTURED = (("/productpage",), ("/productpage", JASON))
 REQUESTED = (("/api/v1/products",), ("/no-such-page",))
 
@@ -124,7 +124,7 @@ def _points(netns: Sequence[Place]) -> Iterator[str]:
 def _by_kind(queries: Sequence[Query]) -> Iterator[str]:
     for kind in dict.fromkeys(query.kind for query in queries):
         chosen = [query for query in queries if query.kind == kind]
-        words = list(dict.fromkeys(shlex.join(query.arguments) for query in chosen if query.arguments))
+        words = list(dict.fromkeys(" ".join(query.arguments) for query in chosen if query.arguments))
         count = len({query.place for query in chosen} - {None})
         yield f"{kind}: " + ", ".join([*words, *([f"{count} places"] if count else [])])
 
@@ -148,4 +148,5 @@ def _of_missing(not_held: Sequence[NotHeld]) -> Iterator[str]:
         by_reason.setdefault(item.reason, []).append(item.query)
     for reason, queries in by_reason.items():
         more = f" and {len(queries) - 1} more" if len(queries) > 1 else ""
-        yield f"not held: {queries[0]}{more}: {reason}"
+        name = str(queries[0])
+        yield f"not held: {name if len(name) <= _LONGEST else name[:_LONGEST] + '…'}{more}: {reason}"

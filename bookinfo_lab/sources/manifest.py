@@ -132,7 +132,7 @@ def file_names(evidence: Iterable[Evidence]) -> tuple[str, ...]:
     made = []
     for item in evidence:
         stem, ending = _stem(item.query), _ENDINGS.get(item.query.kind, "txt")
-        if "format=json" in stem or "config_dump" in stem or item.raw[:1] == b"{":
+        if item.query.kind == "envoy" and item.raw[:1] == b"{":
             ending = "json"
         name, number = f"{stem}.{ending}", 2
         while name.lower() in taken:

@@ -96,6 +96,11 @@ class RecordingSource:
         made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.manifest.made))
         return f"recording {os.path.basename(self.path)} of {self.manifest.source}, made {made}"
 
+    @property
+    def published(self) -> str:
+        """Nothing of a recording is there to browse."""
+        return ""
+
     def now(self) -> float:
         """When it was made."""
         return self.manifest.made

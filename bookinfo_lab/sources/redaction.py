@@ -11,7 +11,7 @@ import html
 import json
 import re
 import urllib.parse
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -62,12 +62,13 @@ def redact(
     done: dict[Key, bytes] = {}
     listed: dict[Key, tuple[Place, ...]] = {}
     for key, raw in pieces.items():
-        places: list[Place] = []
+        marks: list[_Mark] = []
         for layer, found in zip(texts[key], spans[key], strict=True):
             for span in (*found, *_occurrences(layer.text, known)):
+                fill = _mask(layer.text[span.start : span.end])
                 at = layer.places(span.start, span.end)
-                places += [Place(offset, length, span.what) for offset, length in at]
-        done[key], listed[key] = _overwritten(raw, places, is_capture=key in captures)
+                marks += [_Mark(offset, offset + length, span.what, fill) for offset, length in at]
+        done[key], listed[key] = _overwritten(raw, marks, is_capture=key in captures)
     return done, {key: places for key, places in listed.items() if places}
 
 
@@ -75,12 +76,20 @@ def _layers(key: Key, raw: bytes, captures: Collection[Key]) -> tuple[Layer, ...
     return redact_capture.layers(raw) if key in captures else (Layer(raw, ((0, len(raw), 0),)),)
 
 
-def _overwritten(raw: bytes, places: Iterable[Place], *, is_capture: bool) -> tuple[bytes, tuple[Place, ...]]:
-    merged = _merged(places)
-    made = bytearray(raw)
-    for place in merged:
-        end = place.offset + place.length_bytes
-        made[place.offset : end] = _mask(raw[place.offset : end]) * place.length_bytes
+@dataclass(frozen=True, slots=True, order=True)
+class _Mark:
+    """Bytes of a piece from ``start`` to ``end``, to be overwritten with ``fill``."""
+
+    start: int
+    end: int
+    what: str
+    fill: bytes
+
+
+def _overwritten(raw: bytes, marks: Sequence[_Mark], *, is_capture: bool) -> tuple[bytes, tuple[Place, ...]]:
+    made, merged = bytearray(raw), _merged(marks)
+    for mark in sorted(marks, key=lambda item: item.end - item.start):
+        made[mark.start : mark.end] = mark.fill * (mark.end - mark.start)
     if not (is_capture and merged):
         return bytes(made), tuple(merged)
     mended, sums = redact_capture.mend(raw, bytes(made))
@@ -94,15 +103,15 @@ def _mask(secret: bytes) -> bytes:
     return b"1" if secret.strip(b"1") else b"2"
 
 
-def _merged(places: Iterable[Place]) -> list[Place]:
+def _merged(marks: Iterable[_Mark]) -> list[Place]:
     merged: list[Place] = []
-    for place in sorted(places):
+    for mark in sorted(marks):
         last = merged[-1] if merged else None
-        if last is not None and place.offset < last.offset + last.length_bytes:
-            end = max(last.offset + last.length_bytes, place.offset + place.length_bytes)
+        if last is not None and mark.start < last.offset + last.length_bytes:
+            end = max(last.offset + last.length_bytes, mark.end)
             merged[-1] = Place(last.offset, end - last.offset, last.what)
         else:
-            merged.append(place)
+            merged.append(Place(mark.start, mark.end - mark.start, mark.what))
     return merged
 
 

@@ -1,0 +1,1 @@
+"""Exercises and their checks, progress, and the command that cuts a learner's notebooks from the solutions."""
