@@ -58,8 +58,8 @@ def _choose(source: str, scenario: str, name: str, path: str) -> Lab:
 def _asked(kind: str, scenario: str, name: str, path: str) -> "Source":
     if kind not in KINDS:
         raise LabError(f"no source {kind!r}; choose one of: {', '.join(KINDS)}")
-    if path and kind != "recording":
-        raise LabError(f"a path is a recording's; a {kind} has none")
+    if path and kind == "sandbox":
+        raise LabError("a path is a recording's; a sandbox has none")
     if kind == "recording":
         return _recording(scenario, path)
     if kind == "sandbox":

@@ -32,6 +32,9 @@ PURE = {
     "sandbox.topology": set(),
     "sandbox.scenarios": set(),
     "sandbox.xds*": set(),
+    "sources.base": set(),
+    "sources.contents": set(),
+    "sources.moving": set(),
 }
 STDLIB_ONLY = ("netfilter", "journey")
 # Modules of the standard library by which a module touches the machine.
