@@ -78,7 +78,7 @@ def _become(container: Container, log: int) -> None:
         os.closerange(3, container.keep)
         os.closerange(container.keep + 1, 4096)
         if container.title:
-            _entitle(container.title)
+            entitle(container.title)
         become_user(container.uid)
         if container.run is not None:
             container.run()
@@ -108,7 +108,8 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     return base | dict(more)
 
 
-def _entitle(title: str) -> None:
+def entitle(title: str) -> None:
+    """Show ``title`` as this process's command line and name."""
     import setproctitle  # a process forked from the init has no argv of its own to show
 
     setproctitle.setproctitle(title)
