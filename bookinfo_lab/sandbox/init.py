@@ -53,7 +53,7 @@ def run(order: dict[str, Any], record: dict[str, Any], status: int) -> None:
     server.all_ready()
     server.listen(channel.PATH)
     # Without a title of its own, ps would show the path of this machine's Python.
-    processes.entitle(f"bookinfo-lab: process 1 of the sandbox {order['name']}")
+    processes.entitle("bookinfo-lab: process 1 of the sandbox")
     os.write(status, json.dumps({"ready": True}).encode() + b"\n")
     os.close(status)
     server.serve()
