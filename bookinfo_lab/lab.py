@@ -161,7 +161,8 @@ class Lab:
         """A list of the pods to choose from; ``function`` is called with the chosen one, and its answer shown."""
         from bookinfo_lab.show.choose import choose
 
-        return choose([str(item) for item in places.places(self.objects("pods", "nodes"), has_client=False)], function)
+        known = places.places(self.objects("pods", "nodes"), has_client=False)
+        return choose([str(item) for item in known if item.kind == "pod"], function)
 
     def close(self) -> None:
         """Let go of the source: a sandbox that `connect` started ends."""

@@ -7,8 +7,9 @@ same in columns, by white space, as the tools' own headers name them.
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from bookinfo_lab.netfilter import jumps
 from bookinfo_lab.netfilter import tables as netfilter_tables
 from bookinfo_lab.show import escape, style
 from bookinfo_lab.sources.base import Evidence
@@ -34,10 +35,10 @@ class Listing:
         """The lines joined again."""
         return "".join(f"{line}\n" for line in self.lines)
 
-    def grep(self, pattern: str) -> "Listing":
+    def grep(self, pattern: str) -> Self:
         """The lines that hold ``pattern`` as it stands, as ``grep -F`` finds them."""
         found = [line for line in self.lines if pattern in line]
-        return Listing(self.evidence, found, f"{self.command} | grep -F -- {shlex.quote(pattern)}")
+        return type(self)(self.evidence, found, f"{self.command} | grep -F -- {shlex.quote(pattern)}")
 
     def table(self) -> "Table":
         """The lines as a table: the header's words name the columns, the last column takes what is left over."""
@@ -81,6 +82,21 @@ class Listing:
 
 class Rules(Listing):
     """Packet-filter rules, as iptables-save or nft prints them."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What these lines jump to, each once, in order."""
+        return jumps.targets(self.lines)
+
+    def chain(self, table: str, name: str) -> "Rules":
+        """The rules of one chain, in order: a chain is a name in a table, and two tables may have the same name."""
+        inside, found = "", []
+        for line in self.lines:
+            inside = line[1:] if line.startswith("*") else inside
+            if inside == table and line.startswith(f"-A {name} "):
+                found.append(line)
+        command = f"{self.command} -t {shlex.quote(table)} | grep -F -- {shlex.quote(f'-A {name} ')}"
+        return Rules(self.evidence, found, command)
 
     def table(self) -> "Table":
         """One row a rule: its table, chain, number in the chain (from 1), and the rule's own text."""

@@ -31,6 +31,7 @@ ADMIN_PATHS = (
     "help",
 )
 INTERFACES = ("eth0", "lo", "veth")
+NODE_PORTS = range(30000, 32768)  # the API server's default --service-node-port-range
 DEBUG_IMAGE = "nicolaka/netshoot"  # has all programs below; a reader may name another image
 _ADMIN_PREFIXES = ("stats?filter=",)
 _SYSCTLS = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf", "/proc/sys/net/netfilter")
@@ -106,6 +107,11 @@ class FrontDoor:
     def url(self) -> str:
         """Where a client of the cluster finds it."""
         return f"http://{self.address}:{self.node_port}"
+
+    @property
+    def is_in_default_range(self) -> bool:
+        """Whether the node port lies where an API server puts node ports unless it is told otherwise."""
+        return self.node_port in NODE_PORTS
 
 
 class Capturing(Protocol):
