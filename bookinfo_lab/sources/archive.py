@@ -7,9 +7,7 @@ sizes that no recording has.
 
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -110,8 +108,9 @@ def opened(path: str) -> Archive:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RecordingError(f"no recording at {path!r}: {reason}; make one with: bookinfo-lab record DIR") from None
+        raise RecordingError(
+            f"no recording at {path!r}: {_reason(error)}; make one with: bookinfo-lab record DIR"
+        ) from None
     if stat.S_ISDIR(mode):
         return _Folder(path)
     if not stat.S_ISREG(mode):
@@ -156,15 +155,23 @@ def place(path: str) -> Iterator[str]:
 
     What exists at ``path`` stays as it is and is refused before anything is read or written.
     """
+    import shutil  # with what they import these take longer than opening a recording does
+    import tempfile
+
     path = os.path.abspath(path)
     parent = os.path.dirname(path)
-    if os.path.lexists(path):
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass  # as it should be
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"cannot write a recording as {path}: {_reason(error)}") from None
+    else:
         raise RecordingError(f"{path}: exists already; name a new folder or .zip")
     try:
         made = tempfile.mkdtemp(prefix=f".{os.path.basename(path)[:100]}.", dir=parent)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RecordingError(f"cannot write a recording into {parent}: {reason}") from None
+        raise RecordingError(f"cannot write a recording into {parent}: {_reason(error)}") from None
     try:
         yield made
     finally:
@@ -177,7 +184,7 @@ def write(folder: str, path: str, files: Mapping[str, bytes]) -> None:
     names = sorted(files, key=lambda name: (name == manifests.NAME, name))
     made = os.path.join(folder, "made")
     try:
-        if path.endswith(".zip"):
+        if path.lower().endswith(".zip"):
             _write_zip(made, names, files)
             _put(made, path)
         else:
@@ -209,6 +216,10 @@ def _write_zip(made: str, names: list[str], files: Mapping[str, bytes]) -> None:
             info = zipfile.ZipInfo(name, _DATE)
             info.external_attr = 0o644 << 16
             opened.writestr(info, files[name], zipfile.ZIP_DEFLATED, 9)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _zip_reason(path: str, error: Exception) -> str:

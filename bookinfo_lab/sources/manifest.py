@@ -13,7 +13,6 @@ import msgspec
 from bookinfo_lab.errors import RecordingError
 from bookinfo_lab.sources.base import Evidence, FrontDoor, Query
 from bookinfo_lab.sources.contents import NotHeld
-from bookinfo_lab.sources.redaction import Redaction
 
 NAME = "manifest.json"
 KIND = "bookinfo-lab recording"
@@ -64,6 +63,19 @@ class Captured:
 
     piece: Piece
     requests: tuple[Query, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """An overwritten range of a file, or of a text of the manifest (FILE#here).
+
+    ``what`` says what stood there, never its value.
+    """
+
+    piece: str
+    offset: int
+    length_bytes: int
+    what: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from bookinfo_lab.errors import LabError, RecordingError
 from bookinfo_lab.sources import archive, contents, manifest, redaction
 from bookinfo_lab.sources.base import RESOURCES, Evidence, Query, Source
 from bookinfo_lab.sources.contents import Capture, Contents, NotHeld
-from bookinfo_lab.sources.manifest import Blob, Captured, Manifest, Piece
-from bookinfo_lab.sources.redaction import Redaction
+from bookinfo_lab.sources.manifest import Blob, Captured, Manifest, Piece, Redaction
 
 _NAMING = frozenset({"name", "namespace", "nodeName", "serviceAccountName", "hostname", "image", "kind"})
 _Key = tuple[int, str]  # the number of a piece of evidence, and which part of it

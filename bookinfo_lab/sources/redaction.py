@@ -28,19 +28,9 @@ _NESTED_VALUES = ("inline_string", "inline_bytes", "value", "exact", "exact_matc
 Key = TypeVar("Key", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
-class Redaction:
-    """One overwritten place of a piece; ``what`` says what stood there, never its value."""
-
-    piece: str
-    offset: int
-    length_bytes: int
-    what: str
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """An overwritten range of bytes."""
+    """An overwritten range of bytes; ``what`` says what stood there, never its value."""
 
     offset: int
     length_bytes: int
@@ -134,11 +124,7 @@ def _meanings(span: Span) -> Iterator[bytes]:
     """What a secret's bytes may stand for: themselves, what they escape, the password they encode, a key's lines."""
     value = span.value.strip()
     yield value
-    if b"\\" in value:
-        try:
-            yield json.loads(b'"' + value + b'"').encode()
-        except (ValueError, UnicodeEncodeError):
-            pass  # no JSON escapes; the bytes themselves are looked for
+    yield from _unescaped(value)
     if b"%" in value:
         yield urllib.parse.unquote_to_bytes(value)
     decoded = secret_forms.decode(value)
@@ -149,6 +135,16 @@ def _meanings(span: Span) -> Iterator[bytes]:
     if span.what == "private key":
         lines = re.split(rb"\s|\\+[nrt]", value)
         yield from (line for line in lines if len(line) >= _LONG_LINE_BYTES)
+
+
+def _unescaped(value: bytes) -> Iterator[bytes]:
+    """The value out of a JSON string, and out of a string in that string, and so on."""
+    while b"\\" in value:
+        try:
+            value = json.loads(b'"' + value + b'"').encode()
+        except (ValueError, UnicodeEncodeError):
+            return  # no JSON escapes: the bytes themselves are looked for
+        yield value
 
 
 def _forms(value: bytes) -> Iterator[bytes]:

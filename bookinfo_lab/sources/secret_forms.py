@@ -34,11 +34,11 @@ _STEMS = (
     *("client-key-data", "session-id", "session_id", "sessionid", "jwt"),
 )
 _FIELDS = {"cookie": "cookie", "authorization": "authorization", "end-user": "user of a cookie"}
-_Q = rb"\\*[\"']"
+_Q = rb"\\{0,64}[\"']"  # a quotation mark in a string in a string has many backslashes, but not endlessly many
 _VALUE = (
     rb"(?:\"(?P<double>(?:\\.|[^\"\\\r\n\0])*)"
     rb"|'(?P<single>[^'\r\n\0]*)"
-    rb"|(?P<q>\\+[\"'])(?P<nested>(?:(?!(?<!\\)(?P=q))[^\r\n\0])*)"
+    rb"|(?P<q>\\{1,64}[\"'])(?P<nested>(?:(?!(?<!\\)(?P=q))[^\r\n\0])*)"
     rb"|(?P<bare>%s))"
 )
 _BARE = rb"(?![{\[(<])(?:[^\s\"'\\\0&]|\\[^\"'\\/bfnrtu\s])+"
@@ -59,12 +59,12 @@ _FIELD = re.compile(rb"[ \t]*[:=][ \t]*" + _VALUE % rb"(?![\s{\[])[^\r\n\0\"'\\]
 _FIELD_QUOTED = re.compile(rb"%s\s*(?:=>|[:=])\s*" % _Q + _VALUE % _NEVER, re.IGNORECASE)
 _FIELD_PAIRED = re.compile(rb"%s\s*,\s*%s(?:value|raw_value)%s\s*:\s*" % (_Q, _Q, _Q) + _VALUE % _NEVER, re.IGNORECASE)
 _FIELD_LINE = re.compile(rb"[ \t]*:[ \t]*(?P<line>[^\r\n\0]*)")
-_COOKIE_PAIR = re.compile(rb"[\s\"\\]*(?P<name>[^=;\s]*)[ \t]*=[ \t]*[\"\\]*(?P<value>[^;\"\\\s]*)")
+_COOKIE_PAIR = re.compile(rb"[\s\"\\]*+(?P<name>[^=;\s]*+)[ \t]*+=[ \t]*+[\"\\]*+(?P<value>[^;\"\\\s]*)")
 _COOKIE_TRAITS = frozenset({b"path", b"domain", b"expires", b"max-age", b"samesite", b"secure", b"httponly"})
 _SCHEME = re.compile(rb"(?i)\s*(?:basic|bearer|digest|negotiate|ntlm|token|apikey|aws4-hmac-sha256)\s+")
 _NO_SECRET = re.compile(rb"(?i)(?:true|false|null|none|nil|x*|\*+|\[?redacted\]?|\$[({]?[A-Z_][A-Z0-9_]*[)}]?)")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
-_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]+")
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _PEM = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?P<v>(?:(?!-----)[^\"'\0])*)"
 _CURL = rb"(?<![\w-])(?:-u|--user|--proxy-user)(?:[ =\0]+|%s\s*,\s*)[\"'\\]*[\w.@-]+:(?P<v>[^\s\"'\\\0]+)" % _Q
 _FORMS = (
@@ -95,15 +95,16 @@ def find(text: bytes) -> list[Span]:
 
 
 def decode(text: bytes) -> bytes | None:
-    """What base64 (either alphabet, padding or not) holds where that is printable text; None where it is not."""
+    """What base64 (either alphabet, padding or not) holds where that is UTF-8 text; None where it is not."""
     body = text.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
     if len(body) % 4 == 1:
         return None
     try:
         decoded = base64.b64decode(body + b"=" * (-len(body) % 4))
+        readable = decoded.decode()
     except (binascii.Error, ValueError):
         return None
-    return decoded if _TEXT.fullmatch(decoded) else None
+    return decoded if _CONTROL.search(readable) is None else None
 
 
 def is_secret_name(name: str) -> bool:

@@ -123,4 +123,4 @@ def _near(given: float | None, wanted: float | None) -> bool:
     return given is not None and wanted is not None and isclose(given, wanted, abs_tol=_ROUNDING)
 
 
-CHECKS: Mapping[str, Check] = {"01-1": node_ports, "01-2": behind_the_door, "01-3": chances, "01-4": masquerading}
+CHECKS: Mapping[str, Check] = {"01-1": node_ports, "01-2": behind_the_door, "01-3": masquerading, "01-4": chances}
