@@ -93,6 +93,12 @@ class Lab:
 
         return Rules(self.fetch("rules", target, program))
 
+    def addresses(self, target: str) -> "Table":
+        """The interfaces of a network namespace and their addresses, as ``ip addr`` has them."""
+        from bookinfo_lab.show import tables
+
+        return tables.of_addresses(self.fetch("addresses", target))
+
     def processes(self, target: str, container: str = "") -> "Listing":
         """What ``ps -ef`` prints in one container: it does not see the pod's other containers."""
         return self._listing("processes", target, container=container)

@@ -63,10 +63,14 @@ class Listing:
         return "\n".join([f"$ {escape.text(self.command)}", *body, *self._notes()])
 
     def _repr_html_(self) -> str:
-        body = "\n".join(escape.html(line, LONGEST_LINE, keep="\t") for line in self.lines[:MOST_LINES])
+        body = self._body([escape.html(line, LONGEST_LINE, keep="\t") for line in self.lines[:MOST_LINES]])
         notes = "".join(f'<p style="margin: 0; {style.QUIET}">{escape.html(note)}</p>' for note in self._notes())
         caption = style.command(escape.html(self.command))
-        return f'<figure style="{style.FIGURE}">{caption}<pre style="{style.PRE}">{body}</pre>{notes}</figure>'
+        return f'<figure style="{style.FIGURE}">{caption}{body}{notes}</figure>'
+
+    def _body(self, lines: Sequence[str]) -> str:
+        """The lines, escaped already, as HTML: in columns, as the program aligned them."""
+        return '<pre style="{}" tabindex="0">{}</pre>'.format(style.PRE, "\n".join(lines)) if lines else ""
 
     def _notes(self) -> list[str]:
         """What the lines alone do not say: that there are none, more, or that the program failed."""
@@ -97,6 +101,11 @@ class Rules(Listing):
                 found.append(line)
         command = f"{self.command} -t {shlex.quote(table)} | grep -F -- {shlex.quote(f'-A {name} ')}"
         return Rules(self.evidence, found, command)
+
+    def _body(self, lines: Sequence[str]) -> str:
+        """Wrapped, because what a rule does stands at its end."""
+        rows = "".join(f'<div style="padding-left: 2em; text-indent: -2em">{line}</div>' for line in lines)
+        return f'<div style="{style.PRE}; white-space: pre-wrap; overflow-wrap: anywhere">{rows}</div>' if rows else ""
 
     def table(self) -> "Table":
         """One row a rule: its table, chain, number in the chain (from 1), and the rule's own text."""

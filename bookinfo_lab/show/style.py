@@ -9,7 +9,10 @@ LINE = "var(--jp-border-color1, #6e7781)"
 MONO = "font-family: var(--jp-code-font-family, monospace); font-size: var(--jp-code-font-size, 13px)"
 FIGURE = f"margin: 0.3em 0; {TEXT}"
 PRE = f"margin: 0; padding: 0.4em 0.6em; border-left: 3px solid {LINE}; overflow-x: auto; white-space: pre; {MONO}"
-CELL = f"text-align: left; padding: 0.15em 0.8em 0.15em 0; border-bottom: 1px solid {LINE}; vertical-align: top; {MONO}"
+CELL = (
+    f"text-align: left; padding: 0.15em 0.8em 0.15em 0; border-bottom: 1px solid {LINE}; vertical-align: top; "
+    f"white-space: nowrap; {MONO}"
+)
 
 
 def command(line: str) -> str:

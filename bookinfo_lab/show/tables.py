@@ -3,11 +3,13 @@
 Leaf; importing it imports pandas.  Cells keep their values; only the two representations escape and shorten.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas
 
+from bookinfo_lab.kube import columns
 from bookinfo_lab.show import escape, style
 from bookinfo_lab.sources.base import Evidence
 
@@ -51,21 +53,32 @@ class Table(pandas.DataFrame):  # type: ignore[misc]
         )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], evidence: Evidence | None, command: str) -> Table:
-    """A Table of rows, each as long as ``columns``."""
-    made = Table(list(rows), columns=list(columns))
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], evidence: Evidence | None, command: str) -> Table:
+    """A Table of rows, each as long as ``heads``, the names of its columns."""
+    made = Table(list(rows), columns=list(heads))
     made.evidence, made.command = evidence, command
     return made
 
 
 def of_objects(resource: str, evidence: Evidence, now: float) -> Table:
     """The API objects of ``evidence`` in kubectl's columns; ages count to ``now``, in Unix seconds."""
-    import json
-
-    from bookinfo_lab.kube import columns
-
     sheet = columns.of(resource, json.loads(evidence.raw)["items"], now)
     return table(sheet.columns, sheet.rows, evidence, evidence.command)
+
+
+def of_addresses(evidence: Evidence) -> Table:
+    """What ``ip -j addr`` printed: a row for each interface, with its state, MAC address and IP addresses."""
+    links = json.loads(evidence.raw or b"[]")
+    rows = [
+        (
+            link.get("ifname", ""),
+            link.get("operstate", ""),
+            link.get("address", ""),
+            ", ".join(f"{item.get('local', '')}/{item.get('prefixlen', '')}" for item in link.get("addr_info", ())),
+        )
+        for link in links
+    ]
+    return table(("interface", "state", "MAC", "addresses"), rows, evidence, evidence.command)
 
 
 def _cells(shown: pandas.DataFrame, safe: Any = escape.text) -> tuple[list[str], list[list[str]]]:
