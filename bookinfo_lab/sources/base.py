@@ -5,6 +5,7 @@ it inside that place, so a live source runs it, a recording looks it up, and a r
 for a sandbox, `on_a_cluster` the line for a cluster.  What a source cannot give is an error that names it.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -33,16 +34,16 @@ ADMIN_PATHS = (
 INTERFACES = ("eth0", "lo", "veth")
 NODE_PORTS = range(30000, 32768)  # the API server's default --service-node-port-range
 DEBUG_IMAGE = "nicolaka/netshoot"  # has all programs below; a reader may name another image
-_ADMIN_PREFIXES = ("stats?filter=",)
+_FILTERED_STATS = re.compile(r"stats\?filter=[^&#\s]+")
 _SYSCTLS = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf", "/proc/sys/net/netfilter")
-_NETNS_PROGRAMS = {
+_NETNS_PROGRAMS: dict[str, tuple[str, ...]] = {
     "addresses": ("ip", "-j", "addr"),
     "routes": ("ip", "-j", "route", "show", "table", "all"),
     "routing-rules": ("ip", "-j", "rule"),
     "sysctls": ("grep", "-rs", ".", *_SYSCTLS),
     "conntrack": ("cat", "/proc/net/nf_conntrack"),
 }
-_CONTAINER_PROGRAMS = {"processes": ("ps", "-ef"), "sockets": ("ss", "-tuanp")}
+_CONTAINER_PROGRAMS: dict[str, tuple[str, ...]] = {"processes": ("ps", "-ef"), "sockets": ("ss", "-tuanp")}
 KINDS = ("objects", "exec", "rules", *_NETNS_PROGRAMS, *_CONTAINER_PROGRAMS, "envoy", "logs", "get", "capture")
 
 
@@ -173,7 +174,8 @@ def check(query: Query) -> None:
         raise LabError(f"no evidence of kind {query.kind!r}; there are: {', '.join(KINDS)}")
     first = query.arguments[0] if query.arguments else ""
     allowed = {"objects": RESOURCES, "rules": RULE_SAVERS, "envoy": ADMIN_PATHS}.get(query.kind)
-    if allowed and first not in allowed and not (query.kind == "envoy" and first.startswith(_ADMIN_PREFIXES)):
+    is_filtered = query.kind == "envoy" and _FILTERED_STATS.fullmatch(first) is not None
+    if allowed and first not in allowed and not is_filtered:
         raise LabError(f"{query.kind} {first!r} is not on the list of what is read: {', '.join(allowed)}")
     if query.kind == "get" and (not first.startswith("/") or any(not 32 < ord(char) < 127 for char in first)):
         raise LabError(f"{first!r} is not a URL path: it starts with '/' and holds no blanks or control characters")
@@ -189,7 +191,7 @@ def argv(query: Query) -> tuple[str, ...]:
         return ("nft", "list", "ruleset") if query.arguments == ("nft",) else query.arguments
     if query.kind == "envoy":
         return ("pilot-agent", "request", "GET", *query.arguments)
-    return _NETNS_PROGRAMS.get(query.kind) or _CONTAINER_PROGRAMS.get(query.kind, ())
+    return (_NETNS_PROGRAMS | _CONTAINER_PROGRAMS).get(query.kind, ())
 
 
 def is_of_netns(query: Query) -> bool:

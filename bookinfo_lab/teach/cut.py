@@ -23,9 +23,7 @@ _KEPT = ("kernelspec", "language_info")
 def main(argv: Sequence[str] | None = None) -> int:
     """Cut every notebook of FOLDER/solutions into FOLDER; 1 where ``--check`` finds one that is another."""
     parser = argparse.ArgumentParser(prog="python -m bookinfo_lab.teach.cut", description="cut the learner's notebooks")
-    parser.add_argument(
-        "--check", action="store_true", help="say which copies differ; write nothing"
-    )
+    parser.add_argument("--check", action="store_true", help="say which copies differ; write nothing")
     parser.add_argument("folder", nargs="?", default="notebooks", type=Path, metavar="FOLDER")
     arguments = parser.parse_args(argv)
     try:
