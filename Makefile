@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.11 names the interpreter, ARGS='…' adds words to pytest's or bookinfo-lab's command line.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tour lab test lint lock resolve clean
+.PHONY: help setup tour lab notebooks recordings test lint lock resolve clean
 
 VENV := .venv/bin
 ARGS :=
@@ -19,11 +19,17 @@ help: ## this list
 setup: ## .venv with everything in it, and the Debian packages where you may install them
 	@sh tools/setup.sh
 
-tour: setup ## the mesh up, one request through it, its hops, the mesh down
+tour: setup ## every notebook on both meshes and a recording, as HTML in build/tour; one request and its hops
 	@$(VENV)/bookinfo-lab tour $(ARGS)
 
 lab: setup ## JupyterLab on the first notebook
 	@$(VENV)/bookinfo-lab lab $(ARGS)
+
+notebooks: setup ## the learner's notebooks again, cut from notebooks/solutions
+	@$(VENV)/python -m bookinfo_lab.teach.cut $(ARGS)
+
+recordings: setup ## the bundled recordings again, from fresh sandboxes
+	@$(VENV)/python tools/make_recordings.py $(ARGS)
 
 test: setup ## every test that this machine can run; a skipped one says why
 	@$(VENV)/python -m pytest $(ARGS)

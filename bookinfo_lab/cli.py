@@ -14,6 +14,7 @@ from typing import Any
 
 from bookinfo_lab.errors import LabError
 
+_NEVER = "jupyterlab.NeverCheckForUpdate"  # nothing in the lab asks the internet
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -59,8 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     made = add("doctor", _doctor, "what this machine can do, each 'no' with the line that mends it")
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
-    made = add("tour", _tour, "bring a mesh up, send one request, show its hops, take the mesh down")
-    made.add_argument("--scenario", default="sidecar", help="sidecar (today's mesh) or article (2017)")
+    made = add("tour", _tour, "run every notebook without a browser, write them as HTML, print one request's journey")
+    made.add_argument(
+        "--source",
+        action="append",
+        metavar="SOURCE",
+        help="sandbox:SCENARIO, recording or recording:PATH; may be given again (default: both scenarios, a recording)",
+    )
+    made.add_argument("--out", default="build/tour", metavar="DIR", help="where the HTML goes (default: build/tour)")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
 
     add("lab", _lab, "open JupyterLab; words after -- are options of jupyter lab")
 
@@ -162,34 +170,37 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _tour(arguments: argparse.Namespace) -> int:
-    from bookinfo_lab import sandbox
-    from bookinfo_lab.sandbox import scenarios
+    from pathlib import Path
 
-    plan = scenarios.scenario(arguments.scenario)
-    name = f"tour-{os.getpid()}"
-    print(f"Bringing up the scenario {plan.scenario!r} …", file=sys.stderr)
-    mesh = sandbox.up(plan, name, keep=False)
-    try:
-        _show_journey(mesh, "/productpage")
-    finally:
-        mesh.down()
-    print("The mesh is down; nothing of it is left.", file=sys.stderr)
+    from bookinfo_lab import tour
+    from bookinfo_lab.tour.report import as_document
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    folder = tour.notebooks_folder() / "solutions"
+    report = tour.run(folder, Path(arguments.out), arguments.source or tour.SOURCES, say=say)
+    if arguments.json:
+        _print_json(as_document(report))
+    else:
+        print(report.journey)
+        print(f"The notebooks, as they ran: {report.index} ({report.seconds:.0f} s).", file=sys.stderr)
+    if report.fault:
+        raise LabError(report.fault)
     return 0
 
 
-def _show_journey(mesh: Any, path: str) -> None:
-    from bookinfo_lab import journey
-    from bookinfo_lab.sandbox import requests
-
-    print(journey.as_text(requests.send(mesh, path)))
-
-
 def _lab(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import tour
+
     jupyter = os.path.join(os.path.dirname(sys.executable), "jupyter-lab")
     if not os.path.exists(jupyter):
         raise LabError("JupyterLab is not installed beside this Python; run: make lab")
+    folder = tour.notebooks_folder()
+    first = min(folder.glob("*.ipynb"))
+    options = [f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None", f"--LabApp.check_for_updates_class={_NEVER}"]
     as_root = ["--allow-root"] if os.geteuid() == 0 else []  # Jupyter asks root to say so
-    os.execv(jupyter, [jupyter, *as_root, *arguments.argv])
+    os.execv(jupyter, [jupyter, str(first), *options, *as_root, *arguments.argv])
 
 
 def _up(arguments: argparse.Namespace) -> int:
