@@ -279,10 +279,15 @@ def _selector(item: Item) -> str:
 
 
 def _slice(item: Item, now: float) -> tuple[str, ...]:
-    ports = [_text(port, "port") or "*" for port in _list(item, "ports")]
+    ports = [_slice_port(port) for port in _list(item, "ports")]
     addresses = [str(one) for entry in _list(item, "endpoints") for one in _list(entry, "addresses")]
     kind = _text(item, "addressType")
     return (*_named(item), kind, _some(ports, "<unset>"), _some(addresses, "<unset>"), _age(item, now))
+
+
+def _slice_port(port: Any) -> str:
+    """A slice's port: its number, without one its name, and where it has neither it is every port."""
+    return _text(port, "port") or ("*" if _at(port, "name") is None else _text(port, "name"))
 
 
 def _some(words: Sequence[str], none: str) -> str:
