@@ -128,7 +128,7 @@ def _lines(text: str) -> list[str]:
 
 def _columns(head: str) -> list[str]:
     """The words of a header; ss prints three of its headers as two words each."""
-    joined = re.sub(r"\b(Local|Peer) (Address:Port)", r"\1-\2", head)
+    joined = re.sub(r"\b(Local|Peer) (Address:Port)", r"\1-\2 ", head)
     return joined.split() or [""]
 
 

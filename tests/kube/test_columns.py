@@ -74,38 +74,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = st.sampled_from(
-    [
-        "metadata",
-        "spec",
-        "status",
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "containers",
-        "initContainers",
-        "conditions",
-        "containerStatuses",
-        "initContainerStatuses",
-        "ports",
-        "clusterIPs",
-        "loadBalancer",
-        "ingress",
-        "endpoints",
-        "addresses",
-        "nodeInfo",
-        "labels",
-        "readinessGates",
-        "state",
-        "lastState",
-        "terminated",
-        "waiting",
-        "running",
-        "type",
-        "selector",
-    ]
-)
+WORDS = """metadata spec status name namespace creationTimestamp deletionTimestamp containers initContainers
+conditions containerStatuses initContainerStatuses ports clusterIPs loadBalancer ingress endpoints addresses nodeInfo
+labels readinessGates state lastState terminated waiting running type selector"""
+KEYS = st.sampled_from(WORDS.split())
 ODD = st.recursive(
     JSON, lambda inner: st.dictionaries(KEYS, inner, max_size=5) | st.lists(inner, max_size=3), max_leaves=25
 )
