@@ -47,7 +47,7 @@ class Table(pandas.DataFrame):  # type: ignore[misc]
         )
         notes = "".join(f'<p style="margin: 0; {style.QUIET}">{escape.html(note)}</p>' for note in _note(self))
         return (
-            f'<figure style="{style.FIGURE}">{caption}<div style="overflow-x: auto" tabindex="0" role="region" '
+            f'<figure style="{style.FIGURE}">{caption}<div style="overflow-x: auto" tabindex="0" role="group" '
             f'aria-label="table"><table style="border-collapse: collapse; {style.TEXT}"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>{notes}</figure>"
         )
