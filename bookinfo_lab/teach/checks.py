@@ -2,26 +2,30 @@
 
 A check is a generator ``(lab, answer) → Steps``: each Step is a claim that the answer must meet, looked up in the lab's
 evidence as it is now.  The first that does not hold is what the learner reads, with where to look; nothing holds or
-shows the right answer.  A LabError while looking is told as what stood in the way, not as a wrong answer.
+shows the right answer.  A LabError while looking is told as what stood in the way, not as a wrong answer; any other
+exception is a bug of the check.  Checks read answers with the ``as_…`` functions, which give None where one is another.
 """
 
 import html
+import math
+import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from bookinfo_lab.errors import LabError
-from bookinfo_lab.teach import progress
+from bookinfo_lab.teach import exercises, progress
 
 if TYPE_CHECKING:
     from bookinfo_lab.lab import Lab
 
 RIGHT, WRONG, OPEN, STOPPED = "right", "not yet", "not answered yet", "cannot be checked"
-_ID = re.compile(r"(\d\d)-(\d+)")
-_LONGEST = 300
+_ID = re.compile(r"([0-9]{2})-[0-9]+")
+_LONGEST = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +53,25 @@ class Verdict:
         return self.outcome == RIGHT
 
     def __repr__(self) -> str:
-        return visible(f"{self.exercise}: {self.outcome}. {self.message}")
+        return _visible(f"{self.exercise}: {self.outcome}. {self.message}")
 
     def _repr_html_(self) -> str:
         sign = {RIGHT: "✔", WRONG: "✘", OPEN: "…", STOPPED: "!"}[self.outcome]
-        passed = "".join(f"<li>{html.escape(visible(step.claim))}</li>" for step in self.steps if step.holds)
+        passed = "".join(f"<li>{html.escape(_visible(step.claim))}</li>" for step in self.steps if step.holds)
         listed = f'<ul style="margin: 0.2em 0 0 1.2em">{passed}</ul>' if passed else ""
         return (
             '<div role="status" style="padding: 0.4em 0.8em; border: 1px solid #6e7781; border-left-width: 5px">'
             f'<strong><span aria-hidden="true">{sign}</span> {html.escape(self.exercise)}: {self.outcome}.</strong> '
-            f"{html.escape(visible(self.message))}{listed}</div>"
+            f"{html.escape(_visible(self.message))}{listed}</div>"
         )
 
 
 def check(lab: "Lab", exercise: str, answer: Any) -> Verdict:
     """Whether ``answer`` solves ``exercise`` on this lab; a right one is kept as progress.
 
-    ``...`` and None are no answer.  Raises LabError for an exercise that there is none of, with those there are.
+    ``...`` and None are no answer.  Raises LabError where there is no such exercise, with those there are.
     """
-    found = _checks(exercise).get(exercise)
-    if found is None:
-        raise LabError(f"no exercise {exercise!r}; this notebook has: {', '.join(_checks(exercise))}")
+    found = _check(exercise)
     if answer is None or answer is ...:
         return Verdict(exercise, OPEN, "Put your answer in the place of the three dots, and run the cell again.")
     steps: list[Step] = []
@@ -77,67 +79,85 @@ def check(lab: "Lab", exercise: str, answer: Any) -> Verdict:
         for step in found(lab, answer):
             steps.append(step)
             if not step.holds:
-                return Verdict(
-                    exercise, WRONG, f"It does not hold that {step.claim}. {step.hint}".strip(), tuple(steps)
-                )
+                message = f"It does not hold that {step.claim}. {step.hint}".strip()
+                return Verdict(exercise, WRONG, message, tuple(steps))
     except LabError as error:
-        return Verdict(exercise, STOPPED, str(error), tuple(steps))
+        return Verdict(exercise, STOPPED, f"The evidence for it could not be read: {error}", tuple(steps))
     if not steps:
         raise AssertionError(f"the check of {exercise} looked at nothing")
     note = progress.keep(exercise, lab.source.description)
     return Verdict(exercise, RIGHT, f"Every step holds in your lab.{' ' + note if note else ''}", tuple(steps))
 
 
-def _checks(exercise: str) -> Mapping[str, Check]:
-    """The checks of the notebook that an exercise belongs to."""
-    named = _ID.fullmatch(exercise) if isinstance(exercise, str) else None
-    try:
-        module = import_module(f"bookinfo_lab.teach.exercises.nb{named[1]}") if named else None
-    except ModuleNotFoundError:
-        module = None
-    if module is None:
-        raise LabError(f"no exercise {visible(str(exercise))!r}; ids are a notebook's number and its own, as in '01-2'")
-    checks: Mapping[str, Check] = module.CHECKS
-    return checks
+def _check(exercise: object) -> Check:
+    """The check of an exercise."""
+    if not isinstance(exercise, str):
+        raise LabError(f"an exercise is named by text such as '01-2', and this is of type {type(exercise).__name__}")
+    named = _ID.fullmatch(exercise)
+    notebooks = sorted(item.name[2:] for item in pkgutil.iter_modules(exercises.__path__) if item.name[:2] == "nb")
+    if not named or named[1] not in notebooks:
+        raise LabError(
+            f"no exercise '{_visible(exercise[:40])}'; an id is a notebook's number and the exercise's, as in '01-2';"
+            f" notebooks with exercises: {', '.join(notebooks)}"
+        )
+    checks: Mapping[str, Check] = import_module(f"{exercises.__name__}.nb{named[1]}").CHECKS
+    if exercise not in checks:
+        raise LabError(f"no exercise '{exercise[:40]}'; notebook {named[1]} has: {', '.join(checks)}")
+    return checks[exercise]
 
 
 def as_number(answer: Any) -> int | None:
-    """The whole number that an answer says (31380, "31380", " 31380 "); None where it says none."""
-    if isinstance(answer, bool):
+    """The whole number that an answer says (31380, "31380", " 31380 ", 31380.0); None where it says none."""
+    if isinstance(answer, bool) or not isinstance(answer, str | Real):
         return None
     try:
-        number = int(answer.strip() if isinstance(answer, str) else answer)
-    except (TypeError, ValueError, OverflowError, AttributeError):
+        whole: Any = answer if isinstance(answer, str) else math.floor(answer)
+        number = int(whole)
+    except (ValueError, OverflowError):
         return None
-    return number if not isinstance(answer, float) or number == answer else None
+    return number if isinstance(answer, str) or number == answer else None
 
 
 def as_fraction(answer: Any) -> float | None:
-    """The number that an answer says (0.5, "0.5", "1/2", "50 %"); None where it says none."""
-    text = str(answer).strip().replace(",", ".") if isinstance(answer, str | int | float) else ""
-    percent = text.endswith("%")
-    over, _, under = text.removesuffix("%").strip().partition("/")
-    try:
-        number = float(over) / (float(under) if under else 1.0)
-    except (ValueError, ZeroDivisionError):
+    """The finite number that an answer says (0.5, "0.5", "1/2", "50 %"); None where it says none."""
+    if isinstance(answer, bool) or not isinstance(answer, str | Real):
         return None
-    return number / 100 if percent else number
+    percent, over, under = False, answer, "1"
+    if isinstance(answer, str):
+        text = answer.strip().replace(",", ".")
+        percent = text.endswith("%")
+        over, slash, under = text.removesuffix("%").partition("/")
+        under = under if slash else "1"
+    try:
+        number = float(over) / float(under) / (100 if percent else 1)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_address(answer: Any) -> IPv4Address | IPv6Address | None:
-    """The IP address that an answer says; None where it says none."""
+    """The IP address that an answer says, whatever prefix length follows it; None where it says none."""
+    if isinstance(answer, IPv4Address | IPv6Address):
+        return getattr(answer, "ip", answer)  # an interface is an address with a prefix length
     try:
-        return ip_address(answer.strip() if isinstance(answer, str) else answer)
-    except (ValueError, TypeError):
+        return ip_interface(answer.strip()).ip if isinstance(answer, str) else None
+    except ValueError:
         return None
 
 
 def as_name(answer: Any) -> str | None:
     """The name that an answer says, without blanks around it and without a namespace before it; None for no text."""
-    return answer.strip().rpartition("/")[2] if isinstance(answer, str) and answer.strip() else None
+    return (answer.strip().rpartition("/")[2] or None) if isinstance(answer, str) else None
 
 
-def visible(text: str) -> str:
-    """``text`` with its control characters spelt out, and cut where it is long: messages may quote an answer."""
-    shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text[:_LONGEST])
+def _visible(text: str) -> str:
+    """``text`` with what is hidden in it spelt out, and cut where it is long: messages quote names from the evidence.
+
+    `show.escape` says the same; a check runs without `show`.
+    """
+    shown = "".join(letter if letter.isprintable() else _spelt(ord(letter)) for letter in text[:_LONGEST])
     return shown + ("…" if len(text) > _LONGEST else "")
+
+
+def _spelt(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
