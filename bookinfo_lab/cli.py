@@ -193,12 +193,22 @@ def _tour(arguments: argparse.Namespace) -> int:
 def _lab(arguments: argparse.Namespace) -> int:
     from bookinfo_lab import tour
 
-    jupyter = os.path.join(os.path.dirname(sys.executable), "jupyter-lab")
+    programs = os.path.dirname(sys.executable)
+    jupyter = os.path.join(programs, "jupyter-lab")
     if not os.path.exists(jupyter):
         raise LabError("JupyterLab is not installed beside this Python; run: make lab")
     folder = tour.notebooks_folder()
     first = min(folder.glob("*.ipynb"))
-    options = [f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None", f"--LabApp.check_for_updates_class={_NEVER}"]
+    options = [
+        f"--ServerApp.root_dir={folder}",
+        f"--LabApp.app_settings_dir={os.path.join(os.path.dirname(__file__), 'jupyterlab')}",  # no question about news
+        "--LabApp.news_url=None",
+        f"--LabApp.check_for_updates_class={_NEVER}",
+        "--LabApp.extension_manager=readonly",
+        "--LanguageServerManager.autodetect=False",  # it would run npm
+    ]
+    # The lines that evidence gives work as typed in a cell and in JupyterLab's terminal.
+    os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     as_root = ["--allow-root"] if os.geteuid() == 0 else []  # Jupyter asks root to say so
     os.execv(jupyter, [jupyter, str(first), *options, *as_root, *arguments.argv])
 

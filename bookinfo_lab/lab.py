@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bookinfo_lab.show.tables import Table
     from bookinfo_lab.sources.recording import Contents
     from bookinfo_lab.teach.checks import Verdict
+    from bookinfo_lab.teach.progress import Progress
 
 
 class Lab:
@@ -162,6 +163,12 @@ class Lab:
         from bookinfo_lab.teach import checks
 
         return checks.check(self, exercise, answer)
+
+    def progress(self) -> "Progress":
+        """Which exercises were solved so far, when and on which source; ``teach.progress.reset()`` forgets them."""
+        from bookinfo_lab.teach import progress
+
+        return progress.solved()
 
     def choose_pod(self, function: Callable[[str], Any]) -> "Chooser":
         """A list of the pods to choose from; ``function`` is called with the chosen one, and its answer shown."""

@@ -2,7 +2,8 @@
 
 import time
 
-from bookinfo_lab.show import escape, style
+from bookinfo_lab import escape
+from bookinfo_lab.show import style
 from bookinfo_lab.sources.base import Source
 
 _WHAT = {

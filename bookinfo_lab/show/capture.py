@@ -2,9 +2,10 @@
 
 import os
 
+from bookinfo_lab import escape
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.packets import pcapng
-from bookinfo_lab.show import escape, style
+from bookinfo_lab.show import style
 from bookinfo_lab.sources.base import Capturing, Evidence
 
 

@@ -7,8 +7,9 @@ shows the first pod's answer; where no widgets are (an executed page, GitHub) it
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bookinfo_lab import escape
 from bookinfo_lab.errors import LabError
-from bookinfo_lab.show import escape, style
+from bookinfo_lab.show import style
 
 Function = Callable[[str], Any]
 _WIDGET = "application/vnd.jupyter.widget-view+json"

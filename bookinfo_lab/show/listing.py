@@ -7,15 +7,14 @@ same in columns, by white space, as the tools' own headers name them.
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from bookinfo_lab import escape
 from bookinfo_lab.netfilter import jumps
 from bookinfo_lab.netfilter import tables as netfilter_tables
-from bookinfo_lab.show import escape, style
+from bookinfo_lab.show import style
+from bookinfo_lab.show.tables import Table
 from bookinfo_lab.sources.base import Evidence
-
-if TYPE_CHECKING:
-    from bookinfo_lab.show.tables import Table
 
 LONGEST_LINE = 400
 MOST_LINES = 60
@@ -40,17 +39,15 @@ class Listing:
         found = [line for line in self.lines if pattern in line]
         return type(self)(self.evidence, found, f"{self.command} | grep -F -- {shlex.quote(pattern)}")
 
-    def table(self) -> "Table":
+    def table(self) -> Table:
         """The lines as a table: the header's words name the columns, the last column takes what is left over."""
-        from bookinfo_lab.show import tables
-
         if self.evidence.query.kind == "conntrack":
-            return tables.table(*_conntrack(self.lines), self.evidence, self.command)
+            return Table(*_conntrack(self.lines), self.evidence, self.command)
         head, *rest = self.lines or ("",)
         columns = _columns(head)
         cells = [line.split(None, len(columns) - 1) for line in rest]
         rows = [[*row, *[""] * (len(columns) - len(row))] for row in cells]
-        return tables.table(columns, rows, self.evidence, self.command)
+        return Table(columns, rows, self.evidence, self.command)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -107,18 +104,16 @@ class Rules(Listing):
         rows = "".join(f'<div style="padding-left: 2em; text-indent: -2em">{line}</div>' for line in lines)
         return f'<div style="{style.PRE}; white-space: pre-wrap; overflow-wrap: anywhere">{rows}</div>' if rows else ""
 
-    def table(self) -> "Table":
+    def table(self) -> Table:
         """One row a rule: its table, chain, number in the chain (from 1), and the rule's own text."""
-        from bookinfo_lab.show import tables
-
         if self.evidence.query.arguments[0] not in _SAVE_FORMAT:
             rows = [("", "", str(number), line) for number, line in enumerate(self.lines, 1)]
-            return tables.table(("table", "chain", "line", "text"), rows, self.evidence, self.command)
+            return Table(("table", "chain", "line", "text"), rows, self.evidence, self.command)
         rows = []
         for table in netfilter_tables.parse_save(self.evidence.text, self.command):
             for chain in table.chains:
                 rows += [(table.name, chain.name, str(number), rule) for number, rule in enumerate(chain.rules, 1)]
-        return tables.table(("table", "chain", "rule", "text"), rows, self.evidence, self.command)
+        return Table(("table", "chain", "rule", "text"), rows, self.evidence, self.command)
 
 
 def _lines(text: str) -> list[str]:

@@ -8,8 +8,9 @@ import html
 import http.client
 import io
 
+from bookinfo_lab import escape
 from bookinfo_lab.errors import ParseError
-from bookinfo_lab.show import escape, style
+from bookinfo_lab.show import style
 from bookinfo_lab.sources.base import Evidence
 
 LONGEST_PAGE = 200_000

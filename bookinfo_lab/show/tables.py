@@ -1,69 +1,73 @@
-"""Tables: a pandas DataFrame that knows its evidence and shows nothing unescaped.
+"""Tables that know their evidence and show nothing unescaped.
 
-Leaf; importing it imports pandas.  Cells keep their values; only the two representations escape and shorten.
+Leaf.  A Table is shown without pandas, whose import alone takes longer than everything else; asked for anything else,
+it is the pandas DataFrame that ``frame`` makes of it.  Cells keep their values; only what is shown is escaped.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import pandas
-
+from bookinfo_lab import escape
 from bookinfo_lab.kube import columns
-from bookinfo_lab.show import escape, style
+from bookinfo_lab.show import style
 from bookinfo_lab.sources.base import Evidence
+
+if TYPE_CHECKING:
+    from bookinfo_lab.show.frames import Frame
 
 LONGEST_CELL = 160
 MOST_ROWS = 60
 
 
-class Table(pandas.DataFrame):  # type: ignore[misc]
-    """A DataFrame with ``.evidence`` and ``.command``, the line that gets it by hand."""
+class Table:
+    """Rows under the names of columns; ``command`` is the line that gets the evidence by hand.
 
-    _metadata = ["evidence", "command"]  # noqa: RUF012 - pandas copies these attributes to every selection
-    evidence: Evidence | None
-    command: str
+    Whatever a DataFrame can do (``table["READY"]``, ``table.loc[…]``, ``table.groupby(…)``) this can; pandas' own
+    functions take ``table.frame``.
+    """
 
-    @property
-    def _constructor(self) -> type["Table"]:
-        return Table
+    def __init__(
+        self, heads: Sequence[str], rows: Iterable[Sequence[Any]], evidence: Evidence | None, command: str
+    ) -> None:
+        self.heads, self.rows = tuple(heads), tuple(map(tuple, rows))
+        self.evidence, self.command = evidence, command
+
+    @cached_property
+    def frame(self) -> "Frame":
+        """The same as a pandas DataFrame, which escapes what it shows too."""
+        from bookinfo_lab.show.frames import Frame
+
+        made = Frame(list(self.rows), columns=list(self.heads))
+        made.attrs["command"] = self.command
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what Python and IPython look for to show or copy a thing is not pandas' to answer
+            raise AttributeError(name)
+        return getattr(self.frame, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.frame[key]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.heads)
 
     def __repr__(self) -> str:
-        heads, rows = _cells(self)
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (heads, *rows)]
-        lines = ["   ".join(row) for row in padded]
-        command = getattr(self, "command", "")
-        above = [f"$ {escape.text(command)}"] if command else []
-        return "\n".join([*above, *(line.rstrip() for line in lines), *_note(self)])
+        return as_text(self.heads, self.rows[:MOST_ROWS], len(self.rows), self.command)
 
     def _repr_html_(self) -> str:
-        heads, rows = _cells(self, escape.html)
-        command = getattr(self, "command", "")
-        caption = style.command(escape.html(command)) if command else ""
-        head = "".join(f'<th scope="col" style="{style.CELL}">{cell}</th>' for cell in heads)
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{style.CELL}">{cell}</td>' for cell in row) + "</tr>" for row in rows
-        )
-        notes = "".join(f'<p style="margin: 0; {style.QUIET}">{escape.html(note)}</p>' for note in _note(self))
-        return (
-            f'<figure style="{style.FIGURE}">{caption}<div style="overflow-x: auto" tabindex="0" role="group" '
-            f'aria-label="table"><table style="border-collapse: collapse; {style.TEXT}"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>{notes}</figure>"
-        )
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], evidence: Evidence | None, command: str) -> Table:
-    """A Table of rows, each as long as ``heads``, the names of its columns."""
-    made = Table(list(rows), columns=list(heads))
-    made.evidence, made.command = evidence, command
-    return made
+        return as_html(self.heads, self.rows[:MOST_ROWS], len(self.rows), self.command)
 
 
 def of_objects(resource: str, evidence: Evidence, now: float) -> Table:
     """The API objects of ``evidence`` in kubectl's columns; ages count to ``now``, in Unix seconds."""
     sheet = columns.of(resource, json.loads(evidence.raw)["items"], now)
-    return table(sheet.columns, sheet.rows, evidence, evidence.command)
+    return Table(sheet.columns, sheet.rows, evidence, evidence.command)
 
 
 def of_addresses(evidence: Evidence) -> Table:
@@ -78,21 +82,33 @@ def of_addresses(evidence: Evidence) -> Table:
         )
         for link in links
     ]
-    return table(("interface", "state", "MAC", "addresses"), rows, evidence, evidence.command)
+    return Table(("interface", "state", "MAC", "addresses"), rows, evidence, evidence.command)
 
 
-def _cells(shown: pandas.DataFrame, safe: Any = escape.text) -> tuple[list[str], list[list[str]]]:
-    """Column names and the first rows' cells, as text; an index that says something is the first column."""
-    part = shown.head(MOST_ROWS)
-    has_index = not isinstance(part.index, pandas.RangeIndex) and part.index.name is not None
-    heads = [safe(name, LONGEST_CELL) for name in part.columns]
-    rows = [[safe(value, LONGEST_CELL) for value in row] for row in part.itertuples(index=False, name=None)]
-    if has_index:
-        heads = [safe(part.index.name, LONGEST_CELL), *heads]
-        rows = [[safe(label, LONGEST_CELL), *row] for label, row in zip(part.index, rows, strict=True)]
-    return heads, rows
+def as_text(heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, command: str) -> str:
+    """``rows``, the first of ``count``, in aligned columns below the command."""
+    cells = [[escape.text(cell, LONGEST_CELL) for cell in row] for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    lines = ["   ".join(row).rstrip() for row in padded]
+    return "\n".join([*([f"$ {escape.text(command)}"] if command else []), *lines, *_note(len(rows), count)])
 
 
-def _note(shown: pandas.DataFrame) -> list[str]:
-    left = len(shown) - MOST_ROWS
-    return [f"… {left:,} more rows"] if left > 0 else ([] if len(shown) else ["(no rows)"])
+def as_html(heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, command: str) -> str:
+    """The same as an HTML table."""
+    caption = style.command(escape.html(command)) if command else ""
+    head = "".join(f'<th scope="col" style="{style.CELL}">{escape.html(cell, LONGEST_CELL)}</th>' for cell in heads)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{style.CELL}">{escape.html(cell, LONGEST_CELL)}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    notes = "".join(f'<p style="margin: 0; {style.QUIET}">{note}</p>' for note in _note(len(rows), count))
+    return (
+        f'<figure style="{style.FIGURE}">{caption}<div style="overflow-x: auto" tabindex="0" role="group" '
+        f'aria-label="table"><table style="border-collapse: collapse; {style.TEXT}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{notes}</figure>"
+    )
+
+
+def _note(shown: int, count: int) -> list[str]:
+    return [f"… {count - shown:,} more rows"] if count > shown else ([] if count else ["(no rows)"])

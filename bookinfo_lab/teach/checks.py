@@ -6,7 +6,6 @@ shows the right answer.  A LabError while looking is told as what stood in the w
 exception is a bug of the check.  Checks read answers with the ``as_…`` functions, which give None where one is another.
 """
 
-import html
 import math
 import pkgutil
 import re
@@ -17,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from bookinfo_lab import escape
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.teach import exercises, progress
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 RIGHT, WRONG, OPEN, STOPPED = "right", "not yet", "not answered yet", "cannot be checked"
 _ID = re.compile(r"([0-9]{2})-[0-9]+")
-_LONGEST = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +52,16 @@ class Verdict:
         return self.outcome == RIGHT
 
     def __repr__(self) -> str:
-        return _visible(f"{self.exercise}: {self.outcome}. {self.message}")
+        return escape.text(f"{self.exercise}: {self.outcome}. {self.message}")
 
     def _repr_html_(self) -> str:
         sign = {RIGHT: "✔", WRONG: "✘", OPEN: "…", STOPPED: "!"}[self.outcome]
-        passed = "".join(f"<li>{html.escape(_visible(step.claim))}</li>" for step in self.steps if step.holds)
+        passed = "".join(f"<li>{escape.html(step.claim)}</li>" for step in self.steps if step.holds)
         listed = f'<ul style="margin: 0.2em 0 0 1.2em">{passed}</ul>' if passed else ""
         return (
             '<div role="status" style="padding: 0.4em 0.8em; border: 1px solid #6e7781; border-left-width: 5px">'
-            f'<strong><span aria-hidden="true">{sign}</span> {html.escape(self.exercise)}: {self.outcome}.</strong> '
-            f"{html.escape(_visible(self.message))}{listed}</div>"
+            f'<strong><span aria-hidden="true">{sign}</span> {escape.html(self.exercise)}: {self.outcome}.</strong> '
+            f"{escape.html(self.message)}{listed}</div>"
         )
 
 
@@ -97,8 +96,8 @@ def _check(exercise: object) -> Check:
     notebooks = sorted(item.name[2:] for item in pkgutil.iter_modules(exercises.__path__) if item.name[:2] == "nb")
     if not named or named[1] not in notebooks:
         raise LabError(
-            f"no exercise '{_visible(exercise[:40])}'; an id is a notebook's number and the exercise's, as in '01-2';"
-            f" notebooks with exercises: {', '.join(notebooks)}"
+            f"no exercise '{escape.text(exercise[:40])}'; an id is such as '01-2'; "
+            f"notebooks with exercises: {', '.join(notebooks)}"
         )
     checks: Mapping[str, Check] = import_module(f"{exercises.__name__}.nb{named[1]}").CHECKS
     if exercise not in checks:
@@ -148,16 +147,3 @@ def as_address(answer: Any) -> IPv4Address | IPv6Address | None:
 def as_name(answer: Any) -> str | None:
     """The name that an answer says, without blanks around it and without a namespace before it; None for no text."""
     return (answer.strip().rpartition("/")[2] or None) if isinstance(answer, str) else None
-
-
-def _visible(text: str) -> str:
-    """``text`` with what is hidden in it spelt out, and cut where it is long: messages quote names from the evidence.
-
-    `show.escape` says the same; a check runs without `show`.
-    """
-    shown = "".join(letter if letter.isprintable() else _spelt(ord(letter)) for letter in text[:_LONGEST])
-    return shown + ("…" if len(text) > _LONGEST else "")
-
-
-def _spelt(code: int) -> str:
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -5,7 +5,6 @@ replaced in one step under a lock, so that two kernels lose nothing.  A file tha
 another name, and that is said; where nothing can be written an exercise is still checked, and that is said once.
 """
 
-import html
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bookinfo_lab import escape
 from bookinfo_lab.errors import LabError
 
 _FILE, _LOCK = "progress.json", "progress.lock"
@@ -50,18 +50,20 @@ class Progress:
         return any(item.exercise == exercise for item in self.exercises)
 
     def __repr__(self) -> str:
-        lines = [f"{_plain(item.exercise):8}  {_day(item)}  {_plain(item.source)}" for item in self.exercises]
-        return "\n".join([*(lines or ["No exercise is solved yet."]), *([_plain(self.note)] if self.note else [])])
+        lines = [
+            f"{escape.text(item.exercise):8}  {_day(item)}  {escape.text(item.source, 500)}" for item in self.exercises
+        ]
+        return "\n".join([*(lines or ["No exercise is solved yet."]), *([escape.text(self.note)] if self.note else [])])
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr><th scope="row">{html.escape(_plain(item.exercise))}</th><td>{_day(item)}</td>'
-            f"<td>{html.escape(_plain(item.source))}</td></tr>"
+            f'<tr><th scope="row">{escape.html(item.exercise)}</th><td>{_day(item)}</td>'
+            f"<td>{escape.html(item.source, 500)}</td></tr>"
             for item in self.exercises
         )
         heads = "".join(f'<th scope="col">{name}</th>' for name in ("exercise", "solved", "on"))
         table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        note = f"<p>{html.escape(_plain(self.note))}</p>" if self.note else ""
+        note = f"<p>{escape.html(self.note)}</p>" if self.note else ""
         return (table if rows else "<p>No exercise is solved yet.</p>") + note
 
 
@@ -231,8 +233,3 @@ def _unreadable(error: OSError) -> str:
 
 def _day(item: Solved) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(item.time))
-
-
-def _plain(text: str) -> str:
-    """``text`` on one line, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:500])

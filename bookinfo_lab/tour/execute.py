@@ -139,6 +139,8 @@ async def _run(
 def _environment(folder: Path, added: dict[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
     own = {"JUPYTER_NO_CONFIG": "1", "TMPDIR": str(folder), "PYTHONIOENCODING": "utf-8"}
+    # The lines that evidence gives work as typed in a cell.
+    own["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     own |= {f"JUPYTER_{name}_DIR": str(folder / "jupyter") for name in ("CONFIG", "DATA", "RUNTIME")}
     return kept | own | {"IPYTHONDIR": str(folder / "ipython")} | added
 

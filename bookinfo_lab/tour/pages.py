@@ -1,12 +1,13 @@
 """HTML of a tour: each executed notebook as a page that stands alone, and the index of them.
 
 A page holds no script and nothing that another host would have to send; its content security policy forbids both, so
-that not even an output with such a reference in it can make a browser ask.  A widget is shown as its text/html or
-plain text.  Links remain links.
+that not even an output with such a reference in it can make a browser ask; what no policy can forbid, to lead the
+browser elsewhere by itself, is made plain text.  A widget is shown as its text/html or plain text.  Links remain links.
 """
 
 import functools
 import html
+import re
 import threading
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -28,6 +29,7 @@ main { max-width: 72rem; margin: 0 auto; padding: 1rem; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: 0.2rem 1rem 0.2rem 0; }
 pre { overflow-x: auto; }
 """
+_LEADING = re.compile(r"<(?=\s*/?(meta|base)\b)", re.IGNORECASE)
 _SHOWN = (
     "text/html",
     "image/svg+xml",
@@ -52,6 +54,9 @@ def page(notebook: NotebookNode, run: Run) -> str:
     told = f"Executed on {run.source}, {_moment(run.began)}, in {run.seconds:.1f} s."
     if run.error:
         told += f" It stopped at cell {run.cells}: {run.error}."
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", ())):
+        if "text/html" in output.get("data", {}):
+            output.data["text/html"] = _LEADING.sub("&lt;", output.data["text/html"])
     with _RENDERING:
         body, _ = _exporter().from_notebook_node(notebook, {"executed": told, "metadata": {"name": run.notebook}})
     return str(body)

@@ -1,18 +1,23 @@
 """What is shown: hostile text is visible and harmless, long text is shortened, and values stay what they are."""
 
+import copy
 import importlib.util
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookinfo_lab import escape
 from bookinfo_lab.errors import LabError, ParseError
 from bookinfo_lab.kube.places import Place
-from bookinfo_lab.show import escape, tables
+from bookinfo_lab.show import tables
 from bookinfo_lab.show.choose import choose
 from bookinfo_lab.show.listing import Listing, Rules
 from bookinfo_lab.show.page import Page
@@ -147,14 +152,32 @@ def test_ss_and_conntrack_become_columns() -> None:
     assert entries.table().iloc[1].tolist() == ["icmp", "", "a", "b", "", "", "b", "a", "", ""]
 
 
-def test_a_table_keeps_its_command_and_values_through_a_selection() -> None:
-    table = tables.table(("a", "b"), [("1", "<b>"), ("2", "y")], None, "the command")
+def test_a_table_is_a_dataframe_whenever_it_is_asked_for_more_than_to_be_shown() -> None:
+    table = tables.Table(("a", "b"), [("1", "<b>"), ("2", "y")], None, "the command")
     part = table[table["a"] == "1"]
-    assert isinstance(part, tables.Table)
-    assert part.command == "the command"
+    assert isinstance(part, pandas.DataFrame)
     assert part["b"].iloc[0] == "<b>"
-    assert "&lt;b&gt;" in part._repr_html_()
-    assert "$ the command" in repr(part)
+    assert table.loc[1, "b"] == "y"
+    assert list(table) == list(table.columns) == ["a", "b"]
+    assert len(table) == 2
+    assert table.frame.equals(pandas.DataFrame({"a": ["1", "2"], "b": ["<b>", "y"]}))
+    for shown in (table, part):
+        assert "&lt;b&gt;" in shown._repr_html_()
+        assert "$ the command" in repr(shown)
+    assert copy.copy(table).rows == table.rows
+    with pytest.raises(AttributeError):
+        _ = table.no_such_thing
+
+
+def test_a_table_is_shown_without_pandas() -> None:
+    script = (
+        "import sys, bookinfo_lab; lab = bookinfo_lab.connect('recording')\n"
+        "for table in (lab.pods(), lab.services(), lab.addresses('client'), lab.rules('node').table()):\n"
+        "    assert table._repr_html_() and repr(table)\n"
+        "assert 'pandas' not in sys.modules and 'ipywidgets' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

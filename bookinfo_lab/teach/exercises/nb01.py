@@ -75,10 +75,13 @@ def masquerading(lab: "Lab", answer: Any) -> Iterator[Step]:
     command = f"`{lab.rules(door_node(lab)).command} -t nat`"
     yield Step("table nat of the node has a chain of that name", name in chains, f"Look: {command}.")
     base = jumps.reach(tables(lab), "nat", chains.get("POSTROUTING", ()))
-    hint = "A source address is given when the way out is known: where does a packet pass after routing?"
+    hint = (
+        f"A source address is given when the way out is known: where does a packet pass after routing? Look: {command}."
+    )
     yield Step("a packet can come there from POSTROUTING", name in base.chains, hint)
     does = "MASQUERADE" in jumps.targets(chains.get(name or "", ()))
-    yield Step("that chain has a rule that masquerades", does, "A mark alone rewrites no address: what reads the mark?")
+    reader = f"A mark alone rewrites no address: what reads the mark? Look: {command}."
+    yield Step("that chain has a rule that masquerades", does, reader)
 
 
 def door_node(lab: "Lab") -> str:
