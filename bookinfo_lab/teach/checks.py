@@ -96,7 +96,7 @@ def _check(exercise: object) -> Check:
     notebooks = sorted(item.name[2:] for item in pkgutil.iter_modules(exercises.__path__) if item.name[:2] == "nb")
     if not named or named[1] not in notebooks:
         raise LabError(
-            f"no exercise '{escape.text(exercise[:40])}'; an id is such as '01-2'; "
+            f"no exercise '{escape.text(exercise[:40])}'; ids are notebook and exercise, as in '01-2'; "
             f"notebooks with exercises: {', '.join(notebooks)}"
         )
     checks: Mapping[str, Check] = import_module(f"{exercises.__name__}.nb{named[1]}").CHECKS
