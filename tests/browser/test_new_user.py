@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import leaks
 import pytest
-from started import left_of
+from started import alive, descendants, left_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.sandbox]
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,7 +188,6 @@ def answers(source: str) -> bool:
 
 
 def test_a_new_user_runs_restarts_interrupts_and_chooses_by_keyboard(server: Server, browser: Any) -> None:
-    before = leaks.snapshot([str(server.folder / "tmp")])
     asked: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.on("request", lambda request: asked.append(request.url))
@@ -221,15 +219,19 @@ def test_a_new_user_runs_restarts_interrupts_and_chooses_by_keyboard(server: Ser
     learner.run_until(len(learner.cells()))
     learner.shot("end-of-01")
     learner.add("!bookinfo-lab status")  # commands that evidence names work as typed
-    assert "default: ready" in str(learner.cells()[learner.run()]["outputs"])
+    index = learner.run()
+    assert "default: ready" in str(learner.cells()[index]["outputs"])
     page.close()
 
     host = server.url.partition("/lab")[0]
     assert [url for url in asked if not url.startswith((host, "data:", "blob:", "about:"))] == []
+    family = descendants(server.process.pid)
+    assert [one for one in family if "envoy" in one[2]]
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(timeout=20)
+    assert alive(family) == []
     assert left_of(server.folder) == []
-    assert leaks.left(before, [str(server.folder / "tmp")]) == []
+    assert list((server.folder / "tmp").iterdir()) == []
     assert not (server.folder / "home/.local/state/bookinfo-lab/default").exists()
 
 

@@ -193,15 +193,15 @@ def test_a_ctrl_c_during_up_leaves_nothing_and_says_one_line(lab: Runner) -> Non
     assert leaks.left(before, [lab.state]) == []
 
 
-def test_a_tour_that_is_killed_takes_its_mesh_along(lab: Runner) -> None:
+def test_a_journey_that_is_killed_takes_its_mesh_along(lab: Runner) -> None:
     before = leaks.snapshot([lab.state])
-    with lab.start("tour") as tour:
+    with lab.start("journey") as journey:
         deadline = time.monotonic() + 10
         while not os.listdir(lab.state) and time.monotonic() < deadline:
             pass
         time.sleep(0.4)
-        tour.kill()
-        tour.communicate(timeout=30)
+        journey.kill()
+        journey.communicate(timeout=30)
     assert leaks.left(before, [lab.state]) == []
 
 

@@ -42,7 +42,7 @@ def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
     ("arguments", "words"),
     [
         (["up", "--scenario", "nowhere"], ["'nowhere'", "article, sidecar"]),
-        (["tour", "--scenario", "nowhere"], ["'nowhere'", "article, sidecar"]),
+        (["tour", "--source", "sandbox:nowhere"], ["'nowhere'", "article, sidecar"]),
         (["up", "--publish", "http"], ["'http'", "0 to 65535"]),
         (["up", "--publish", "70000"], ["'70000'", "0 to 65535"]),
         (["up", "--name", "../x"], ["'../x'", "cannot name a sandbox"]),
@@ -141,7 +141,7 @@ def in_private_mounts(lab: Runner, mounts: str, *arguments: str) -> "subprocess.
 def test_a_full_disk_is_said_and_left_as_it_was(lab: Runner) -> None:
     before = leaks.snapshot([lab.state])
     fill = f"mount -t tmpfs -o size=64k tmpfs {lab.state}; head -c 100k /dev/zero >{lab.state}/full 2>/dev/null"
-    refused(in_private_mounts(lab, fill, "tour"), "No space left", "BOOKINFO_LAB_STATE")
+    refused(in_private_mounts(lab, fill, "journey"), "No space left", "BOOKINFO_LAB_STATE")
     assert leaks.left(before, [lab.state]) == []
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_and_left_as_it_was(lab: Runner) -> None:
 def test_a_missing_program_is_named_with_its_package(lab: Runner, program: str, package: str) -> None:
     hide = f"for f in /usr/sbin/{program} /usr/bin/{program}; do [ ! -e $f ] || mount --bind /dev/null $f; done"
     before = leaks.snapshot([lab.state])
-    refused(in_private_mounts(lab, hide, "tour"), program, f"apt-get install {package}")
+    refused(in_private_mounts(lab, hide, "journey"), program, f"apt-get install {package}")
     assert leaks.left(before, [lab.state]) == []
 
 
@@ -160,7 +160,7 @@ def test_forbidden_user_namespaces_are_said() -> None:
     with runner("single") as lab:
         before = leaks.snapshot([lab.state])
         forbid = "echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all"
-        argv = lab.command("tour")
+        argv = lab.command("journey")
         split = argv.index(lab.python)
         inner = ["unshare", "--user", "--map-root-user", "sh", "-c", f'{forbid} "$@"', "sh", *argv[split:]]
         done = subprocess.run(
