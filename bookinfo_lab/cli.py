@@ -5,8 +5,10 @@ Leaf.  Answers go to stdout, messages to stderr.  Exit 0: done or answered; 1: `
 """
 
 import argparse
+import errno
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,22 +27,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     words = list(sys.argv[1:] if argv is None else argv)
-    split = words.index("--") if "--" in words else len(words)
-    arguments = _parser().parse_args(words[:split])
-    arguments.argv = words[split + 1 :]
-    command: Command = arguments.command
     try:
-        return command(arguments)
+        try:
+            return _run(words)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone or a full disk can still be told apart
     except LabError as error:
         print(f"bookinfo-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bookinfo-lab: interrupted; what was being made has been taken down", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
-        return 0
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC) or (error.errno == errno.EPIPE and not _reader_has_gone()):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what stdout still holds
+        if error.errno == errno.EPIPE:
+            return 0
+        print("bookinfo-lab: no space left where the output goes; free some and try again", file=sys.stderr)
+        return 2
+
+
+def _run(words: list[str]) -> int:
+    split = words.index("--") if "--" in words else len(words)
+    arguments = _parser().parse_args(words[:split])
+    arguments.argv = words[split + 1 :]
+    command: Command = arguments.command
+    return command(arguments)
+
+
+def _reader_has_gone() -> bool:
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _parser() -> argparse.ArgumentParser:

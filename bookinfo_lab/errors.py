@@ -33,7 +33,7 @@ class SourceError(LabError):
     """A command that fetches evidence, or builds the sandbox, failed."""
 
     def __init__(self, command: str, status: int | None, stderr: str, advice: str = "") -> None:
-        ended = "did not start" if status is None else f"ended with {status}"
+        ended = "failed" if status is None else f"ended with {status}"
         detail = " ".join(stderr.split())[-300:]
         super().__init__(f"`{command}` {ended}" + (f": {detail}" if detail else "") + (f"; {advice}" if advice else ""))
         self.command, self.status, self.stderr = command, status, stderr

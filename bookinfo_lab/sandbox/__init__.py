@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -134,6 +135,18 @@ class Sandbox:
         down(self.name)
 
 
+@contextmanager
+def _memory(content: bytes) -> Iterator[int]:
+    """An anonymous file to be read from its start: unlike a pipe it takes everything, whoever reads it or not."""
+    descriptor = os.memfd_create("order", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 class _Spool:
     """Three anonymous files for a program's stdin, stdout and stderr: no pipe can fill up and block it."""
 
@@ -191,10 +204,9 @@ def up(
             done = True
             return sandbox
         finally:
-            os.close(claim.descriptor)
             if not done:
-                state.wait_until_free(name, 10)
-                state.remove(claim.folder)
+                state.remove(claim)
+            os.close(claim.descriptor)
 
 
 class _Listener:
@@ -272,10 +284,10 @@ def _start(
     }
     process = None
     try:
-        with state.log(claim.folder) as log:
+        with state.log(claim.folder) as log, _memory(json.dumps(order).encode()) as given:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "bookinfo_lab.sandbox.supervisor"],
-                stdin=subprocess.PIPE,
+                stdin=given,
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -287,9 +299,6 @@ def _start(
         os.close(status)
         os.close(owner)
         status = owner = -1
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(order).encode())
-        process.stdin.close()
         _hear(heard, timeout_s + 10, claim)
         if keep:
             os.write(own, b"D")
@@ -312,6 +321,16 @@ _children: dict[str, subprocess.Popen[bytes]] = {}  # supervisors this process s
 _owned: dict[str, int] = {}  # pipes whose closing, at this process's end, ends the sandboxes tied to it
 
 
+def _disown() -> None:
+    """In a forked child, as multiprocessing makes them: the sandboxes are its parent's, and end with that one."""
+    while _owned:
+        os.close(_owned.popitem()[1])
+    _children.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
+
+
 def _hear(heard: int, seconds: float, claim: state.Claim) -> None:
     """Wait for "ready" from the supervisor's side; an error there is raised here."""
     deadline = time.monotonic() + seconds
@@ -321,7 +340,8 @@ def _hear(heard: int, seconds: float, claim: state.Claim) -> None:
             raise SourceError("bookinfo-lab up", None, f"not ready after {seconds:.0f} s", "see bookinfo-lab doctor")
         part = os.read(heard, 65536)
         if not part:
-            raise SourceError("bookinfo-lab up", None, f"the supervisor ended: {state.log_tail(claim.folder)}")
+            why = state.log_tail(claim.folder) or "it was killed, or could not run; try again"
+            raise SourceError("bookinfo-lab up", None, f"its supervisor ended: {why}")
         text += part
     message: dict[str, Any] = json.loads(text.split(b"\n")[0])
     if "error" in message:
@@ -357,7 +377,7 @@ def down(name: str = DEFAULT_NAME, seconds: float = 15.0) -> bool:
                 os.kill(record["pid"], signal.SIGTERM)
             except ProcessLookupError:
                 pass  # it ended between the two calls
-            state.wait_until_free(name, seconds)
+            state.wait_until_free(name, seconds, record["pid"])
         elif time.monotonic() > deadline:
             raise SourceError(f"bookinfo-lab down --name {name}", None, "its supervisor never recorded itself")
         else:
@@ -367,6 +387,5 @@ def down(name: str = DEFAULT_NAME, seconds: float = 15.0) -> bool:
     if name in _owned:
         os.close(_owned.pop(name))
     if existed and os.path.isdir(folder):
-        os.close(state.claim(name).descriptor)
-        state.remove(folder)
+        state.clear(name)
     return existed

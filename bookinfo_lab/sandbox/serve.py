@@ -235,6 +235,8 @@ class Server:
 
     def _hear(self, connection: socket.socket, child: int) -> None:
         """A signal to pass on, or the end of the caller, which is the end of its program."""
+        if self._running.get(child) is not connection:
+            return  # the program ended in the same round, and the connection has been closed
         try:
             message, _ = channel.receive(connection)
             number = signal.Signals(message["signal"])

@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +61,20 @@ def folder_of(name: str) -> str:
 def claim(name: str) -> Claim:
     """Lock the name's folder, made if absent, emptied of what a dead supervisor left; `Running` if it is taken."""
     folder = folder_of(name)
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise Unsupported(f"cannot make the state folder {folder}: {error.strerror}; set BOOKINFO_LAB_STATE") from None
-    _check_owner(folder)
-    taken = _lock(folder)
-    if taken is None:
-        raise Running(f"a sandbox named {name!r} runs already; use it, take it down, or give --name")
+    taken = None
+    while taken is None:
+        try:
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+            with suppress(FileExistsError):  # whose it is says _check_owner
+                os.mkdir(folder, 0o700)
+        except OSError as error:
+            advice = "set BOOKINFO_LAB_STATE"
+            raise Unsupported(f"cannot make the state folder {folder}: {error.strerror}; {advice}") from None
+        try:
+            _check_owner(folder)
+            taken = _lock(name, folder)
+        except FileNotFoundError:
+            pass  # its holder removed it between two of our calls
     for entry in _OURS & set(os.listdir(folder)):
         os.unlink(f"{folder}/{entry}")
     return Claim(name, folder, taken)
@@ -75,27 +82,37 @@ def claim(name: str) -> Claim:
 
 def _check_owner(folder: str) -> None:
     info = os.stat(folder, follow_symlinks=False)
-    strangers = sorted(set(os.listdir(folder)) - _OURS) if info.st_uid == os.getuid() else []
-    if info.st_uid != os.getuid() or strangers:
-        what = f"holds {strangers[0]!r}" if strangers else f"belongs to user {info.st_uid}"
-        raise LabError(f"{folder} is not a state folder of yours ({what}); move it away or set BOOKINFO_LAB_STATE")
+    what = ""
+    if info.st_uid != os.getuid():
+        what = f"belongs to user {info.st_uid}"
+    elif not stat.S_ISDIR(info.st_mode):
+        what = "is no folder"
+    elif strangers := sorted(set(os.listdir(folder)) - _OURS):
+        what = f"holds {strangers[0]!r}"
+    if what:
+        raise LabError(f"{folder} is not a state folder of yours (it {what}); move it away or set BOOKINFO_LAB_STATE")
 
 
-def _lock(folder: str) -> int | None:
-    """The locked descriptor of the folder that stands at this path now, or None where somebody else holds it."""
-    while True:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        try:
-            if os.fstat(descriptor).st_ino == os.stat(folder).st_ino:
-                return descriptor
-        except FileNotFoundError:
-            os.makedirs(folder, mode=0o700, exist_ok=True)  # its supervisor removed it between our two calls
+def _lock(name: str, folder: str) -> int | None:
+    """The locked descriptor of the folder, None where another has taken its place meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(descriptor)
+        raise Running(f"a sandbox named {name!r} runs already; use it, take it down, or give --name") from None
+    if _stands(folder, descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _stands(folder: str, descriptor: int) -> bool:
+    """Whether the folder at this path is the one that ``descriptor`` has open."""
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write(folder: str, record: dict[str, Any]) -> None:
@@ -140,19 +157,29 @@ def is_held(folder: str) -> bool:
     return False
 
 
-def wait_until_free(name: str, seconds: float) -> None:
-    """Wait until no process holds the name's lock."""
+def wait_until_free(name: str, seconds: float, pid: int | None = None) -> None:
+    """Wait until no process, or not the supervisor ``pid`` any more, holds the name's lock."""
     deadline = time.monotonic() + seconds
-    folder = folder_of(name)
-    while is_held(folder):
+    while (record := read(name)) is not None and record.get("pid", pid) == (pid or record.get("pid")):
         if time.monotonic() > deadline:
             raise SourceError(f"bookinfo-lab down --name {name}", None, f"still running after {seconds:.0f} s")
         time.sleep(0.01)
 
 
-def remove(folder: str) -> None:
-    """Delete a state folder of ours; one that is gone already is no error."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove(claim: Claim) -> None:
+    """Delete the folder while its lock is held; one that somebody has made anew at its path is not ours."""
+    if _stands(claim.folder, claim.descriptor):
+        shutil.rmtree(claim.folder, ignore_errors=True)
+
+
+def clear(name: str) -> None:
+    """Delete what a killed supervisor left of the name; a sandbox of that name that runs is left alone."""
+    try:
+        left = claim(name)
+    except Running:
+        return
+    remove(left)
+    os.close(left.descriptor)
 
 
 def names() -> Iterator[str]:

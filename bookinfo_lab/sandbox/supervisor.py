@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from typing import Any
 
 from bookinfo_lab.errors import LabError, Unsupported
@@ -53,7 +54,7 @@ def main() -> None:
         if child:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        state.remove(order["folder"])
+        state.remove(state.Claim(order["name"], order["folder"], int(order["lock_fd"])))
     sys.exit(0)
 
 
@@ -85,9 +86,10 @@ def _fork_init(order: dict[str, Any], record: dict[str, Any], status: int) -> in
         _say(status, {"error": str(error)})
     except (OSError, subprocess.SubprocessError) as error:
         _say(status, {"error": f"the sandbox could not be made: {error}; see bookinfo-lab doctor"})
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - a forked child must not unwind into the supervisor
+        traceback.print_exc()  # to the log: whoever ordered the sandbox listens only until it is ready
+        sys.stderr.flush()
         _say(status, {"error": f"the sandbox failed: {type(error).__name__}: {error}"})
-        raise
     finally:
         os._exit(1)
 

@@ -272,6 +272,21 @@ def choose_a_pod(learner: Keyboard) -> None:
     )
     assert shown.input_value() != chosen
     learner.shot("another-pod")
+    accessible(learner, ".jp-Notebook .widget-vbox")
+
+
+def accessible(learner: Keyboard, what: str) -> None:
+    """axe finds nothing in what the lab shows, in JupyterLab's light and dark theme."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        learner.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        learner.page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+        learner.page.wait_for_timeout(500)  # the theme's colours come by a style sheet
+        learner.shot(theme.lower().replace(" ", "-"))
+        found = Axe().run(learner.page, context=what)
+        assert found.response["passes"], f"axe looked at nothing in {what}"
+        assert found.violations_count == 0, found.generate_report()
 
 
 def capture_interrupted(learner: Keyboard) -> None:
