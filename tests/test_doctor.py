@@ -344,8 +344,8 @@ def test_an_extension_that_iptables_lacks_is_the_one_that_is_named(
 def test_the_sandbox_runs_where_doctor_says_so_and_only_there(house: House, person: str, extension: str) -> None:
     setup = f"mount --bind /dev/null {os.path.realpath(library(extension))}" if extension else ":"
     status, _ = house.ask(person, setup)
-    tour = RUN.replace("'doctor'", "'tour'")
-    command = [tour if word == RUN else word for word in house.command(person, setup, (), [])]
+    journey = RUN.replace("'doctor'", "'journey'")
+    command = [journey if word == RUN else word for word in house.command(person, setup, (), [])]
     done = subprocess.run(command, env=house.environment({}), capture_output=True, text=True, timeout=60, cwd="/")
     assert status == (0 if done.returncode == 0 else 1), done.stderr
     assert done.returncode in (0, 2)

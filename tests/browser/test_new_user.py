@@ -202,6 +202,7 @@ def test_a_new_user_runs_restarts_interrupts_and_chooses_by_keyboard(server: Ser
     learner.run_until(count // 2)
     learner.shot("middle-of-00")
     first = supervisor(server)
+    (before,) = [one for one in descendants(server.process.pid) if one[0] == first]
     learner.restart()
     learner.add("lab.pods()")
     index = learner.run()
@@ -210,7 +211,7 @@ def test_a_new_user_runs_restarts_interrupts_and_chooses_by_keyboard(server: Ser
     learner.to_the_top()
     learner.run_until(count)
     assert supervisor(server) != first
-    assert not os.path.exists(f"/proc/{first}")
+    assert alive([before]) == []
     learner.shot("end-of-00")
     choose_a_pod(learner)
     capture_interrupted(learner)
