@@ -7,9 +7,10 @@ if TYPE_CHECKING:
     from bookinfo_lab.connecting import connect
     from bookinfo_lab.errors import LabError
     from bookinfo_lab.lab import Lab
+    from bookinfo_lab.netfilter.packet import Packet
 
-_HOMES = {"connect": "connecting", "Lab": "lab", "LabError": "errors"}
-__all__ = ["Lab", "LabError", "connect"]
+_HOMES = {"connect": "connecting", "Lab": "lab", "LabError": "errors", "Packet": "netfilter.packet"}
+__all__ = ["Lab", "LabError", "Packet", "connect"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,17 @@ import argparse
 import errno
 import json
 import os
+import re
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bookinfo_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from bookinfo_lab.netfilter.ruleset import Ruleset
 
 _NEVER = "jupyterlab.NeverCheckForUpdate"  # nothing in the lab asks the internet
 Command = Callable[[argparse.Namespace], int]
@@ -35,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a reader that has gone or a full disk can still be told apart
     except LabError as error:
-        print(f"bookinfo-lab: {error}", file=sys.stderr)
+        from bookinfo_lab import escape
+
+        print(f"bookinfo-lab: {escape.text(error)}", file=sys.stderr)  # it may quote a file, and is one line
         return 2
     except KeyboardInterrupt:
         print("bookinfo-lab: interrupted; what was being made has been taken down", file=sys.stderr)
@@ -138,7 +144,36 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--name", help="a sandbox that runs (default: one for this command alone)")
     made.add_argument("--scenario", default="sidecar", help="what to make where none runs")
     made.add_argument("--json", action="store_true", help="print one JSON document")
+
+    _walk_options(add("walk", _walk, "where a packet goes through a file of packet-filter rules, and why"))
+
+    made = add("rules", _rules, "what a file of packet-filter rules holds: tables, Services, lines that cannot be read")
+    made.add_argument("rules", metavar="RULES-FILE", help="what iptables-save or ip6tables-save printed; - is stdin")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
+
+
+def _walk_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("rules", metavar="RULES-FILE", help="what iptables-save or ip6tables-save printed; - is stdin")
+    made.add_argument(
+        "--from", required=True, dest="source", metavar="IP[:PORT]", help="who sends it; IPv6 as [IP]:PORT"
+    )
+    made.add_argument("--to", required=True, metavar="IP:PORT", help="whom it is sent to")
+    origin = made.add_mutually_exclusive_group()
+    origin.add_argument("--in", dest="iface", metavar="IFACE", help="the interface that it comes in by")
+    origin.add_argument("--local", action="store_true", help="a process of this host sends it")
+    made.add_argument("--proto", default="tcp", help="tcp, udp, sctp, icmp and so on (default: tcp)")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
+    made.add_argument("--address", action="append", default=[], metavar="IP", help="an address of this host")
+    made.add_argument("--addr", metavar="FILE", help="what `ip -j addr` printed: all addresses of this host")
+    made.add_argument(
+        "--route", metavar="FILE", help="what `ip -j route` printed (`ip -j route show table all`: better)"
+    )
+    made.add_argument("--out", metavar="IFACE", help="the interface that it leaves by, where no routes are given")
+    made.add_argument("--uid", type=_number, metavar="N", help="the user of the process that sends it")
+    made.add_argument("--gid", type=_number, metavar="N", help="the group of the process that sends it")
+    made.add_argument("--mark", type=_number, default=0, metavar="N", help="the mark that it has already (default: 0)")
+    made.add_argument("--state", choices=["new", "established"], default="new", help="its connection's (default: new)")
 
 
 def _target_options(made: argparse.ArgumentParser, named: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -162,6 +197,13 @@ def _uid(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() else -1
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a user of a sandbox: give a number from 0 to 65535")
+    return number
+
+
+def _number(text: str) -> int:
+    number = int(text, 0) if re.fullmatch("0x[0-9a-fA-F]+|0|[1-9][0-9]*", text) else -1
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number of 32 bits: give one such as 1337 or 0x4000")
     return number
 
 
@@ -365,6 +407,46 @@ def _journey(arguments: argparse.Namespace) -> int:
     else:
         print(journey.as_text(found))
     return 0
+
+
+def _walk(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import asked_walk
+    from bookinfo_lab.show.walk import Walk
+
+    ruleset, packet = asked_walk.ruleset(arguments), asked_walk.packet(arguments)
+    walk = Walk(ruleset.walk(packet), ruleset)
+    _warn(ruleset)
+    if arguments.json:
+        _print_json(walk.as_document())
+    else:
+        print(walk.as_text())
+    return 0
+
+
+def _rules(arguments: argparse.Namespace) -> int:
+    from bookinfo_lab import escape, reading
+    from bookinfo_lab.netfilter import ruleset, summary
+
+    text = reading.text_of(arguments.rules)
+    found = summary.summarise(ruleset.parse(text, reading.name_of(arguments.rules)), text)
+    if arguments.json:
+        _print_json(found.as_document())
+    else:
+        print("\n".join(escape.text(line) for line in summary.as_lines(found)))
+    if found.errors:
+        more = f" (and {len(found.errors) - 1:,} more such lines)" if len(found.errors) > 1 else ""
+        raise LabError(f"{found.errors[0]}{more}")
+    return 0
+
+
+def _warn(ruleset: "Ruleset") -> None:
+    """What makes an answer doubtful goes beside it, not into it."""
+    from bookinfo_lab import escape
+
+    for warning in ruleset.warnings:
+        print(f"bookinfo-lab: {ruleset.source}: {escape.text(warning)}", file=sys.stderr)
+    if not ruleset.tables:
+        print(f"bookinfo-lab: {ruleset.source}: there are no rules in it", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ hand.  Imports that cost time (pandas, ipywidgets) come when an answer needs the
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,15 @@ from bookinfo_lab.sources import base
 from bookinfo_lab.sources.base import Evidence, FrontDoor, Query, Source
 
 if TYPE_CHECKING:
+    from bookinfo_lab.netfilter.facts import Facts
     from bookinfo_lab.show.capture import Capture
     from bookinfo_lab.show.choose import Chooser
     from bookinfo_lab.show.listing import Listing, Rules
     from bookinfo_lab.show.page import Page
+    from bookinfo_lab.show.proof import Proof
     from bookinfo_lab.show.tables import Table
+    from bookinfo_lab.show.walk import Walk
+    from bookinfo_lab.sources.passing import Passing
     from bookinfo_lab.sources.recording import Contents
     from bookinfo_lab.teach.checks import Verdict
     from bookinfo_lab.teach.progress import Progress
@@ -92,7 +96,32 @@ class Lab:
         """The packet-filter rules of a node's or a pod's network namespace, as ``program`` prints them."""
         from bookinfo_lab.show.listing import Rules
 
-        return Rules(self.fetch("rules", target, program))
+        place = self.place(target)
+        evidence = self.source.fetch(Query("rules", place, (program,)))
+        return Rules(evidence, read_facts=lambda: self._facts(place))
+
+    def prove(self, walk: "Walk") -> "Proof":
+        """Send the walked packet for real and lay the kernel's own trace of it beside the prediction, rule by rule.
+
+        A recording shows the proof that was recorded of that packet.  LabError for what `rules(TARGET).walk` did not
+        return; that the packet cannot be sent is an answer (``not run``), as is a trace with gaps (``not seen``).
+        """
+        from bookinfo_lab.netfilter import attempt, proof
+        from bookinfo_lab.show.proof import Proof
+
+        facts = getattr(getattr(walk, "ruleset", None), "facts", None)
+        if facts is None or not facts.place:
+            raise LabError("prove what lab.rules(TARGET).walk(packet) returned: a walk of rules that are this lab's")
+        packet = proof.check(walk.trace)
+        evidence = self.source.fetch(Query("prove", self.place(facts.place), attempt.words(packet)))
+        found = proof.compare(walk.trace, attempt.read(evidence.raw, str(evidence.query)), walk.ruleset)
+        return Proof(found, evidence)
+
+    def packets(self) -> "Mapping[str, Passing]":
+        """Packets of this lab's own traffic by name, each with the place that it passes (`sources.passing`)."""
+        from bookinfo_lab.sources import passing
+
+        return passing.packets(self.source)
 
     def addresses(self, target: str) -> "Table":
         """The interfaces of a network namespace and their addresses, as ``ip addr`` has them."""
@@ -180,6 +209,12 @@ class Lab:
     def close(self) -> None:
         """Let go of the source: a sandbox that `connect` started ends."""
         self.source.close()
+
+    def _facts(self, place: Place) -> "Facts":
+        from bookinfo_lab.netfilter import facts
+
+        kinds = ("addresses", "routes", "routing-rules", "sysctls")
+        return facts.facts(*(self.source.fetch(Query(kind, place)).text for kind in kinds), place=str(place))
 
     def _listing(self, kind: str, target: str, *arguments: str, container: str = "") -> "Listing":
         from bookinfo_lab.show.listing import Listing

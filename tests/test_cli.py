@@ -11,7 +11,7 @@ import pytest
 COMMAND = [sys.executable, "-P", "-c", "import sys; from bookinfo_lab.cli import main; sys.exit(main())"]
 COMMANDS = (
     *("doctor", "tour", "lab", "up", "down", "status", "exec", "shell", "logs", "objects", "capture", "record"),
-    "journey",
+    *("journey", "walk", "rules"),
 )
 
 

@@ -6,15 +6,24 @@ same in columns, by white space, as the tools' own headers name them.
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
 from bookinfo_lab import escape
-from bookinfo_lab.netfilter import jumps
+from bookinfo_lab.errors import LabError
+from bookinfo_lab.netfilter import explain, jumps, ruleset, service_paths
 from bookinfo_lab.netfilter import tables as netfilter_tables
+from bookinfo_lab.netfilter.facts import Facts
+from bookinfo_lab.netfilter.packet import Packet
+from bookinfo_lab.netfilter.ruleset import Ruleset
+from bookinfo_lab.netfilter.service_paths import ServicePath
 from bookinfo_lab.show import style
 from bookinfo_lab.show.tables import Table
 from bookinfo_lab.sources.base import Evidence
+
+if TYPE_CHECKING:
+    from bookinfo_lab.show.walk import Walk
 
 LONGEST_LINE = 400
 MOST_LINES = 60
@@ -82,7 +91,45 @@ class Listing:
 
 
 class Rules(Listing):
-    """Packet-filter rules, as iptables-save or nft prints them."""
+    """Packet-filter rules, as iptables-save or nft prints them.
+
+    ``read_facts`` reads the addresses, routes and sysctls of the same network namespace when a walk asks for them.
+    """
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        lines: Sequence[str] | None = None,
+        command: str = "",
+        read_facts: Callable[[], Facts] | None = None,
+    ) -> None:
+        super().__init__(evidence, lines, command)
+        self._read_facts = read_facts
+
+    @cached_property
+    def ruleset(self) -> Ruleset:
+        """The rules as parsed values, with the namespace's facts; all of them, whatever ``lines`` were chosen.
+
+        LabError for what is not iptables-save's form.
+        """
+        if self.evidence.query.arguments[0] not in _SAVE_FORMAT:
+            raise LabError(f"{self.command} prints rules in nft's own form: walk what iptables-nft-save prints")
+        facts = self._read_facts() if self._read_facts is not None else None
+        return ruleset.parse(self.evidence.text, self.command, facts)
+
+    def walk(self, packet: Packet) -> "Walk":
+        """Where ``packet`` goes through these rules, and why (`Ruleset.walk`)."""
+        from bookinfo_lab.show.walk import Walk
+
+        return Walk(self.ruleset.walk(packet), self.ruleset)
+
+    def services(self) -> tuple[ServicePath, ...]:
+        """What kube-proxy's rules among these do for each Service's entry (`netfilter.service_paths`)."""
+        return service_paths.service_paths(self.ruleset)
+
+    def explain(self, chain: str, table: str = "nat") -> tuple[str, ...]:
+        """One sentence for each rule of a chain, in order."""
+        return tuple(explain.rule(rule, self.ruleset) for rule in self.ruleset.rules(table, chain))
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -97,7 +144,7 @@ class Rules(Listing):
             if inside == table and line.startswith(f"-A {name} "):
                 found.append(line)
         command = f"{self.command} -t {shlex.quote(table)} | grep -F -- {shlex.quote(f'-A {name} ')}"
-        return Rules(self.evidence, found, command)
+        return Rules(self.evidence, found, command, self._read_facts)
 
     def _body(self, lines: Sequence[str]) -> str:
         """Wrapped, because what a rule does stands at its end."""

@@ -44,7 +44,7 @@ _NETNS_PROGRAMS: dict[str, tuple[str, ...]] = {
     "conntrack": ("cat", "/proc/net/nf_conntrack"),
 }
 _CONTAINER_PROGRAMS: dict[str, tuple[str, ...]] = {"processes": ("ps", "-ef"), "sockets": ("ss", "-tuanp")}
-KINDS = ("objects", "exec", "rules", *_NETNS_PROGRAMS, *_CONTAINER_PROGRAMS, "envoy", "logs", "get", "capture")
+KINDS = ("objects", "exec", "rules", *_NETNS_PROGRAMS, *_CONTAINER_PROGRAMS, "envoy", "logs", "get", "capture", "prove")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class Query:
 
     ``kind`` is one of KINDS.  ``place`` is None where the question is about the whole cluster (objects, capture).
     ``arguments``: objects: the resource; exec: the program and its words; rules: one of RULE_SAVERS; envoy: one of
-    ADMIN_PATHS; get: the URL path, then header fields as ``name: value``; capture: points ``TARGET:INTERFACE``.
+    ADMIN_PATHS; get: the URL path, then header fields as ``name: value``; capture: points ``TARGET:INTERFACE``; prove:
+    the packet, as `netfilter.attempt.words` writes it.
     """
 
     kind: str
@@ -189,6 +190,8 @@ def argv(query: Query) -> tuple[str, ...]:
         return query.arguments
     if query.kind == "rules":
         return ("nft", "list", "ruleset") if query.arguments == ("nft",) else query.arguments
+    if query.kind == "prove":
+        return ("xtables-monitor", "--trace")
     if query.kind == "envoy":
         return ("pilot-agent", "request", "GET", *query.arguments)
     return (_NETNS_PROGRAMS | _CONTAINER_PROGRAMS).get(query.kind, ())
@@ -196,7 +199,7 @@ def argv(query: Query) -> tuple[str, ...]:
 
 def is_of_netns(query: Query) -> bool:
     """Whether the answer is the network namespace's, the same in each container of a pod, and needs root to be read."""
-    return query.kind == "rules" or query.kind in _NETNS_PROGRAMS
+    return query.kind in ("rules", "prove") or query.kind in _NETNS_PROGRAMS
 
 
 def here(query: Query, name: str, front: FrontDoor | None = None) -> str:

@@ -76,8 +76,8 @@ class Contents:
     __repr__ = __str__
 
 
-def planned(objects: Given, *, has_client: bool, source: str = "") -> Contents:
-    """Everything that a recording of a cluster with these objects holds."""
+def planned(objects: Given, *, has_client: bool, source: str = "", proofs: Sequence[Query] = ()) -> Contents:
+    """Everything that a recording of a cluster with these objects holds; ``proofs`` are read last."""
     every = places(objects, has_client=has_client)
     netns = _one_of_each_netns(every)
     before = [Query("objects", None, (name,)) for name in RESOURCES]
@@ -88,6 +88,7 @@ def planned(objects: Given, *, has_client: bool, source: str = "") -> Contents:
     after += [Query("exec", place, argv) for kind, argv in EXEC for place in every if place.kind == kind]
     after += [Query(kind, place) for kind in CONTAINER_AFTER for place in every if place.kind == "pod"]
     after += [Query("envoy", place, (path,)) for path in ADMIN_PATHS for place in every if is_proxy(place)]
+    after += proofs
     points = tuple(_points(netns))
     captures = tuple(Capture(points, (Query("get", CLIENT, request),)) for request in CAPTURED)
     return Contents((*before, *after), tuple(Query("get", CLIENT, item) for item in REQUESTED), captures, source=source)
@@ -125,6 +126,8 @@ def _by_kind(queries: Sequence[Query]) -> Iterator[str]:
     for kind in dict.fromkeys(query.kind for query in queries):
         chosen = [query for query in queries if query.kind == kind]
         words = list(dict.fromkeys(" ".join(query.arguments) for query in chosen if query.arguments))
+        if kind == "prove":
+            words = [f"{len(chosen)} packets"]
         count = len({query.place for query in chosen} - {None})
         yield f"{kind}: " + ", ".join([*words, *([f"{count} places"] if count else [])])
 

@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bookinfo_lab.errors import LabError, RecordingError
-from bookinfo_lab.sources import archive, contents, manifest, redaction
+from bookinfo_lab.netfilter import attempt
+from bookinfo_lab.sources import archive, contents, manifest, passing, redaction
 from bookinfo_lab.sources.base import RESOURCES, Evidence, Query, Source
 from bookinfo_lab.sources.contents import Capture, Contents, NotHeld
 from bookinfo_lab.sources.manifest import Blob, Captured, Manifest, Piece, Redaction
@@ -36,9 +37,10 @@ class _Read:
 
 
 def plan(source: Source) -> Contents:
-    """What a recording of ``source`` would hold, as far as its objects tell; nothing else is read."""
+    """What a recording of ``source`` would hold, as far as its objects, addresses and routes tell."""
     objects = _objects(source)
-    return contents.planned(objects, has_client=source.has_client, source=source.description)
+    proofs = [Query("prove", item.place, attempt.words(item.packet)) for item in passing.packets(source).values()]
+    return contents.planned(objects, has_client=source.has_client, source=source.description, proofs=proofs)
 
 
 def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], object] | None = None) -> Contents:

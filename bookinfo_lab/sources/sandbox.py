@@ -69,6 +69,8 @@ class SandboxSource:
         if query.place is None or query.kind == "capture":
             raise LabError(f"{query.kind} needs a place, and is not fetched but captured")
         target = targets.at(query.place, self.mesh.targets())
+        if query.kind == "prove":
+            return self._prove(query, target)
         if query.kind == "logs":
             return self._evidence(query, self.mesh.logs(target).encode())
         return self._run(query, target)
@@ -79,6 +81,12 @@ class SandboxSource:
 
         query = Query("capture", None, tuple(points))
         return sniff.capturing(self.mesh, points, lambda raw: self._evidence(query, raw))
+
+    def _prove(self, query: Query, target: Target) -> Evidence:
+        from bookinfo_lab.netfilter import attempt
+        from bookinfo_lab.sandbox import prove
+
+        return self._evidence(query, attempt.write(prove.prove(self.mesh, target, attempt.packet(query.arguments))))
 
     def _run(self, query: Query, target: Target) -> Evidence:
         done = self.mesh.run(target, self._argv(query), uid=0 if base.is_of_netns(query) else None)

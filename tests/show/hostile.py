@@ -4,18 +4,23 @@ import json
 from typing import Any
 
 from bookinfo_lab.kube.places import Place
+from bookinfo_lab.netfilter.packet import Packet
+from bookinfo_lab.netfilter.ruleset import parse
 from bookinfo_lab.packets import pcapng
 from bookinfo_lab.show import banner, tables
 from bookinfo_lab.show.capture import Capture
 from bookinfo_lab.show.choose import choose
+from bookinfo_lab.show.explorer import Explorer
 from bookinfo_lab.show.listing import Listing, Rules
 from bookinfo_lab.show.page import Page
+from bookinfo_lab.show.walk import Walk
 from bookinfo_lab.sources.base import Evidence, FrontDoor, Query
 from bookinfo_lab.teach.checks import WRONG, Step, Verdict
 
 SCRIPT = "<script>window.hit='script'</script><img src=http://192.0.2.1/x onerror=\"window.hit='img'\">"
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J"
 MARKS = "\u202egnp.exe\u2066\u200b\ufeff"
+CHAIN = SCRIPT.translate(str.maketrans(" '\"", "/``")) + ESCAPES + MARKS + "&"  # no quotes: iptables reads them away
 LONG = "A" * 1_000_000
 NASTY = f"{SCRIPT}{ESCAPES}{MARKS}\"'>&<b>{LONG}"
 
@@ -57,6 +62,7 @@ def shown() -> dict[str, Any]:
     chain = f"A{SCRIPT.split(' ')[0]}"
     rule = f'*nat\n:{chain} - [0:0]\n-A {chain} -m comment --comment "{NASTY}" -j X\nCOMMIT\n'
     rules = Rules(evidence("rules", rule, "iptables-nft-save"))
+    walk = hostile_walk()
     Ran.evidence = Evidence(
         Query("capture"), pcapng.write([pcapng.Interface(NASTY[:60000])], []), 1.0, "o", f"here {NASTY}", "there"
     )
@@ -75,8 +81,39 @@ def shown() -> dict[str, Any]:
         "plain page": Page(evidence("get", plain, "/")),
         "capture": Capture(Ran(), (NASTY,)),
         "chooser": choose([NASTY, MARKS], lambda _: listing),
+        "walk": walk,
+        "walk drawn": Shown(walk.svg()),
+        "walk table": walk.table(),
+        "explorer": Explorer(walk.ruleset, walk),
+        "explorer elsewhere": elsewhere(Explorer(walk.ruleset)),
         "verdict": Verdict("01-1", WRONG, NASTY, (Step(NASTY, True), Step(NASTY, False, NASTY))),
     }
+
+
+def hostile_walk() -> Walk:
+    """A walk whose chain, set, interface, comment and mark are hostile; one rule of the ruleset cannot be read."""
+    chain, quoted = CHAIN, NASTY.replace("\\", "\\\\").replace('"', '\\"')
+    text = f"""*filter
+:INPUT ACCEPT [0:0]
+:{chain} - [0:0]
+:{chain}2 - [0:0]
+-A INPUT -i {chain} -m comment --comment "{quoted}" -j {chain}
+-A {chain} -m set --match-set {chain} src -m comment --comment "{quoted}" -j LOG --log-prefix "{quoted}"
+-A {chain} -m recent --rcheck --name {chain} --rsource -j REJECT --reject-with icmp-port-unreachable
+-A {chain} -m recent --rcheck --name {chain} --rsource -j {chain}-nowhere --{chain} {chain}
+-A {chain} -p udp -m nonsense --{chain} {chain} -j {chain}-nowhere --{chain} {chain}
+-A {chain}2 -m "{quoted}
+COMMIT
+"""
+    ruleset = parse(text, NASTY[:300])
+    return Walk(ruleset.walk(Packet("192.0.2.1", 1, "192.0.2.2", 80, iif=chain)), ruleset, NASTY)
+
+
+def elsewhere(explorer: Explorer) -> Explorer:
+    """The explorer, after a jump was followed, at a rule that cannot be read."""
+    explorer.follow(1)
+    explorer.open("filter", f"{CHAIN}2")
+    return explorer
 
 
 class Shown:

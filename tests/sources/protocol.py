@@ -11,6 +11,7 @@ from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.parse import parse
 from bookinfo_lab.kube.places import CLIENT, Place
 from bookinfo_lab.lab import Lab
+from bookinfo_lab.netfilter import attempt
 from bookinfo_lab.packets import pcapng
 from bookinfo_lab.sources.base import ADMIN_PATHS, KINDS, RESOURCES, Evidence, Query
 from bookinfo_lab.sources.base import is_proxy as holds_envoy
@@ -38,6 +39,7 @@ def samples(lab: Lab) -> list[Query]:
         Query("logs", proxy),
         *(Query("envoy", proxy, (path,)) for path in ADMIN_PATHS),
         Query("get", CLIENT, ("/productpage",)),
+        *(Query("prove", item.place, attempt.words(item.packet)) for item in lab.packets().values()),
     ]
 
 

@@ -191,12 +191,14 @@ def test_an_interrupt_while_the_files_are_written_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_the_listing_is_told_before_anything_is_written_or_asked_of_the_places(live: Standing, tmp_path: Path) -> None:
+def test_the_listing_is_told_before_anything_is_written_or_recorded_of_the_places(
+    live: Standing, tmp_path: Path
+) -> None:
     asked: list[str] = []
     told: list[str] = []
 
     def listed(lines: Sequence[str]) -> None:
-        assert set(asked) == {"objects"}
+        assert set(asked) == {"objects", "addresses", "routes", "rules"}
         assert not (tmp_path / "new").exists()
         told.extend(lines)
 
