@@ -175,7 +175,7 @@ def _statistic(given: Taken) -> list[str]:
     how = text(mode.values[0]) if mode and not mode.negated else ""
     if how == "random" and (chance := given.asked("--probability")):
         share = chance.values[0]
-        part = f"{share:.11f}" if isinstance(share, float) else str(share)
+        part = f"{share:.6g}" if isinstance(share, float) else str(share)
         return [f"{_no(chance)}picked at random with probability {part}"]
     if how == "nth" and (every := given.asked("--every")):
         packet = given.take("--packet")

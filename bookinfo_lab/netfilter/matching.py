@@ -410,30 +410,38 @@ def _statistic(match: Match) -> list[Condition]:
     return [_unmodelled("-m statistic")]
 
 
-def _setting(written: str, *, is_met: bool) -> Condition:
-    return Condition(lambda state: is_met, written, lambda state: "it always adds the address")
-
-
 def _recent(match: Match) -> list[Condition]:
-    named = match.option("--name")
-    name = str(named.values[0]) if named else "DEFAULT"
+    name = _list_name(match)
     is_source = match.option("--rdest") is None
-    for flag in ("--set", "--rcheck", "--update", "--remove"):
-        option = match.option(flag)
-        if option is None:
-            continue
-        if flag == "--set":
-            return [_setting(f"--set --name {name}", is_met=not option.negated)]
-        limits = [f"{item.name} {item.values[0]}" for item in match.options if item.name in ("--seconds", "--hitcount")]
-        written = " ".join([flag, *limits, f"--name {name}"])
+    flag = next((item for item in match.options if item.name in _RECENT), None)
+    if flag is None:
+        return [_unmodelled("-m recent")]
+    limits = [f"{item.name} {item.values[0]}" for item in match.options if item.name in ("--seconds", "--hitcount")]
+    written = " ".join([flag.name, *limits, f"--name {name}"])
+    if flag.name == "--set":
+        is_met = not flag.negated
+        return [Condition(lambda state: is_met, written, lambda state: "it always adds the address")]
+    within = f" ({' '.join(limits)})" if limits else ""
 
-        def test(state: State, negated: bool = option.negated, limits: str = " ".join(limits)) -> Open:
-            address = state.src if is_source else state.dst
-            within = f" ({limits})" if limits else ""
-            return Open(f"{address} is in the recent list {name}{within}", negated=negated)
+    def test(state: State) -> Open:
+        address = state.src if is_source else state.dst
+        return Open(f"{address} is in the recent list {name}{within}", negated=flag.negated, is_lasting=True)
 
-        return [Condition(test, written, lambda state: f"{state.src if is_source else state.dst} is not in that list")]
-    return [_unmodelled("-m recent")]
+    return [Condition(test, written, lambda state: f"{state.src if is_source else state.dst} is not in that list")]
+
+
+_RECENT = ("--set", "--rcheck", "--update", "--remove")
+
+
+def _list_name(match: Match) -> str:
+    named = match.option("--name")
+    return str(named.values[0]) if named else "DEFAULT"
+
+
+def recent_lists(rule: Rule) -> tuple[str, ...]:
+    """The recent lists that a rule's conditions write to: what was known of them is not known after it."""
+    writing = [item for item in rule.matches if item.module == "recent" and item.option("--rcheck") is None]
+    return tuple(f"is in the recent list {_list_name(item)}" for item in writing)
 
 
 def _set(match: Match) -> list[Condition]:

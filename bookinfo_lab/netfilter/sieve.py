@@ -7,7 +7,7 @@ sorted by them once, from its text, so that a packet meets the few that name its
 import re
 from collections.abc import Sequence
 
-from .matching import Condition, conditions
+from .matching import Condition, conditions, recent_lists
 from .rule import Rule
 from .ruleset import Ruleset
 from .state import State
@@ -30,7 +30,7 @@ class Program:
     def __init__(self, ruleset: Ruleset, table: str, chain: str) -> None:
         self.table, self.chain, self.count = table, chain, ruleset.count(table, chain)
         self._rules = ruleset
-        self._ready: dict[int, tuple[Rule, tuple[Condition, ...]]] = {}
+        self._ready: dict[int, tuple[Rule, tuple[Condition, ...], tuple[str, ...]]] = {}
         self._by_address: dict[str, int] = {}
         self._by_port: dict[str, int] = {}
         self._more: dict[str, list[int]] = {}  # the rules before the last that name an address or a port
@@ -38,12 +38,12 @@ class Program:
         if self.count > LONG:
             self._sort()
 
-    def rule(self, index: int) -> tuple[Rule, tuple[Condition, ...]]:
-        """A rule and its conditions.  Raises `ParseError` where it cannot be read."""
+    def rule(self, index: int) -> tuple[Rule, tuple[Condition, ...], tuple[str, ...]]:
+        """A rule, its conditions, and the recent lists it writes to.  Raises `ParseError` where it cannot be read."""
         found = self._ready.get(index)
         if found is None:
             rule = self._rules.rule_at(self.table, self.chain, index)
-            found = self._ready[index] = rule, conditions(rule)
+            found = self._ready[index] = rule, conditions(rule), recent_lists(rule)
         return found
 
     def candidates(self, state: State) -> Sequence[int]:

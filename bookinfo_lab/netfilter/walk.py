@@ -175,13 +175,15 @@ class _Walk:
             self._pass_over(state, program, position, candidates)
         if position == len(candidates):
             return self._chain_end(state, table, chain)
-        rule, tests = program.rule(candidates[position])
+        rule, tests, written = program.rule(candidates[position])
         answer = self._match(state, rule, tests)
         if isinstance(answer, Open):
             return self._fork(state, answer)
         matched, why = answer
         state.is_resumed = False
         state.asked.clear()
+        if written:
+            state.forget(*written)
         if matched:
             return self._act(state, rule, why)
         self._step(state, rule.where, rule.text, matched, why, state.view, state.view, _line(rule), "continue")

@@ -152,7 +152,7 @@ def test_every_rule_of_2017_has_a_purpose(api):
         ("-m physdev ! --physdev-is-in -j DROP", "A packet that did not come in by a bridge port is dropped"),
         (
             "-m statistic --mode random --probability 0.33333333349 -j DROP",
-            ("A packet picked at random with probability 0.33333333349 is dropped"),
+            ("A packet picked at random with probability 0.333333 is dropped"),
         ),
         (
             "-m statistic --mode nth --every 3 --packet 0 -j DROP",
