@@ -63,7 +63,8 @@ class Facts:
     """Facts of one network namespace; None is not known.
 
     ``sysctls`` maps names such as ``net.ipv4.ip_forward`` to values.  ``out`` is an interface by which packets leave,
-    said outright where no routes are known.  ``place`` names the namespace as a lab does, "" for none of a lab's.
+    said outright where no routes are known.  ``bridges`` are the interfaces that others are ports of.  ``place`` names
+    the namespace as a lab does, "" for none of a lab's.
     """
 
     addresses: tuple[InterfaceAddress, ...] | None = None
@@ -72,6 +73,7 @@ class Facts:
     sysctls: Mapping[str, str] | None = None
     out: str | None = None
     owned: frozenset[Address] = field(default=frozenset())  # addresses of this host whose interface is not known
+    bridges: frozenset[str] | None = None
     place: str = ""
 
     @property
@@ -87,8 +89,11 @@ def facts(addresses: str = "", routes: str = "", rules: str = "", sysctls: str =
 
     What is "" is not known.  Raises `ParseError` for text that is not of the form.
     """
+    links = _json(addresses, "ip -j addr") if addresses else None
+    if links is not None:
+        others.setdefault("bridges", frozenset(str(item["master"]) for item in links if "master" in item))
     return Facts(
-        tuple(_addresses(_json(addresses, "ip -j addr"))) if addresses else None,
+        tuple(_addresses(links)) if links is not None else None,
         tuple(_route(item) for item in _json(routes, "ip -j route") if item.get("dst")) if routes else None,
         tuple(_rule(item) for item in _json(rules, "ip -j rule")) if rules else DEFAULT_RULES,
         _sysctls(sysctls) if sysctls else None,

@@ -23,7 +23,7 @@ _NEEDS_STATE = {
     **dict.fromkeys(("limit", "hashlimit", "connlimit", "quota", "connbytes", "rateest"), "its {} has room"),
     **dict.fromkeys(("ttl", "hl", "length", "dscp", "tos", "mac", "ecn", "u32", "string", "bpf"), "the packet fits {}"),
     **dict.fromkeys(("pkttype", "rpfilter", "socket", "helper", "policy", "time", "cgroup"), "the packet fits {}"),
-    **dict.fromkeys(("physdev", "realm", "devgroup", "rt", "frag", "ipv6header"), "the packet fits {}"),
+    **dict.fromkeys(("realm", "devgroup", "rt", "frag", "ipv6header"), "the packet fits {}"),
 }
 
 
@@ -382,6 +382,24 @@ def local_question(address: Address | None) -> str:
     return f"{address} is an address of this host"
 
 
+def _bridge_port(option: Option) -> Made:
+    """Whether the frame passed a bridge of this host: no where neither interface is a bridge with ports."""
+    opened = Open(
+        f"it passed a bridge of this host, as {_written('physdev', replace(option, negated=False))} asks",
+        is_lasting=True,
+    )
+
+    def test(state: State) -> bool | Open:
+        bridges = state.facts.bridges if state.facts is not None else None
+        if state.iif == "" and state.out == "lo":
+            return False
+        if bridges is None or state.iif is None or state.out is None:
+            return opened
+        return opened if {state.iif, state.out} & bridges else False
+
+    return test, lambda state: "no bridge of this host has carried it"
+
+
 def _range(option: Option, *, is_source: bool) -> Made:
     wanted: AddressRange = option.values[0]
     low, high, version = int(wanted.first), int(wanted.last), wanted.first.version
@@ -525,6 +543,7 @@ _MAKERS: dict[tuple[str, str], Callable[[Option], Made]] = {
     ("owner", "--socket-exists"): _socket_exists,
     ("addrtype", "--src-type"): lambda option: _address_type(option, is_source=True),
     ("addrtype", "--dst-type"): lambda option: _address_type(option, is_source=False),
+    **{("physdev", f"--physdev-{name}"): _bridge_port for name in ("in", "out", "is-in", "is-out", "is-bridged")},
     ("iprange", "--src-range"): lambda option: _range(option, is_source=True),
     ("iprange", "--dst-range"): lambda option: _range(option, is_source=False),
 }

@@ -131,10 +131,12 @@ def _tproxy(rule: Rule, state: State) -> Effect:
 
 
 def _notrack(rule: Rule, state: State) -> Effect:
+    if state.is_second_pass or state.has_template or state.ct == "untracked":
+        return Effect("continue", "conntrack has been told about it before, and that stays")
     if rule.target == "CT" and rule.target_option("--notrack") is None:
+        state.has_template, state.ct = True, "new"
         return Effect("continue", "conntrack is told how to treat it")
-    if not state.is_second_pass:
-        state.ct = state.tracked = "untracked"
+    state.ct = state.tracked = "untracked"
     return Effect("continue", "the packet is not tracked: no nat for it")
 
 

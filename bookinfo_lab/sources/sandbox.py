@@ -5,10 +5,8 @@ every `fetch` reads again.
 """
 
 import http.client
-import io
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +16,7 @@ from typing import Any, ClassVar
 from bookinfo_lab.errors import LabError, SourceError
 from bookinfo_lab.sandbox import Sandbox, search_path, targets, topology
 from bookinfo_lab.sandbox.targets import Target
-from bookinfo_lab.sources import base
+from bookinfo_lab.sources import base, one_request
 from bookinfo_lab.sources.base import Capturing, Evidence, FrontDoor, Query
 
 _KINDS_OF = {"pods": "Pod", "services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
@@ -104,15 +102,11 @@ class SandboxSource:
 
     def _get(self, query: Query) -> Evidence:
         door = self.front_door()
-        path, *fields = query.arguments
-        lines = [f"GET {path} HTTP/1.1", f"Host: {door.address}:{door.node_port}", "User-Agent: bookinfo-lab"]
-        request = "\r\n".join([*lines, "Accept: */*", *fields, "", ""]).encode()
         with self.mesh.open_socket(self.mesh.target("client")) as connection:
             try:
                 connection.settimeout(_REQUEST_TIMEOUT_S)
                 connection.connect((door.address, door.node_port))
-                connection.sendall(request)
-                raw = _read_response(connection)
+                raw = one_request.ask(connection, f"{door.address}:{door.node_port}", *query.arguments)
             except (OSError, http.client.HTTPException) as error:
                 command = base.here(query, self.mesh.name, door)
                 raise SourceError(command, 1, str(error) or type(error).__name__, "do its pods run?") from None
@@ -136,37 +130,3 @@ def as_list(objects: Iterable[Mapping[str, Any]], kind: str) -> bytes:
 def _is_partial(query: Query, stdout: bytes) -> bool:
     """Whether a program that read many files failed on some only: grep says 2 for one sysctl that it may not read."""
     return query.kind == "sysctls" and bool(stdout)
-
-
-def _read_response(connection: socket.socket) -> bytes:
-    """Every byte of one HTTP response, as it came."""
-    heard = _Heard(connection)
-    response = http.client.HTTPResponse(heard, method="GET")  # type: ignore[arg-type]
-    response.begin()
-    response.read()
-    return bytes(heard.taken)
-
-
-class _Heard:
-    """The part of a socket that HTTPResponse reads, keeping what it read."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self.taken = connection, bytearray()
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        """A reader whose every byte is kept."""
-        return io.BufferedReader(_Kept(self._connection, self.taken))
-
-
-class _Kept(io.RawIOBase):
-    def __init__(self, connection: socket.socket, taken: bytearray) -> None:
-        super().__init__()
-        self._connection, self._taken = connection, taken
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = self._connection.recv_into(buffer)
-        self._taken += memoryview(buffer)[:size]
-        return size
