@@ -5,11 +5,12 @@ that MASQUERADE takes, inet_select_addr in the kernel's net/ipv4/devinet.c.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bookinfo_lab.kube.fields import Address
 
-from .facts import Facts, Route, RoutingRule
+from .facts import Facts, InterfaceAddress, Route, RoutingRule
 
 _LIMITED_BROADCAST = ipaddress.ip_address("255.255.255.255")
 
@@ -91,12 +92,37 @@ def masquerade_address(
     """The address that MASQUERADE gives a packet that leaves by ``interface``."""
     if facts is None or facts.addresses is None or not interface:
         return None
+    if destination.version == 6:
+        return _source6(facts.addresses, interface, destination)
     towards = via or destination
     all_global = [item for item in facts.addresses if item.is_global and item.address.version == destination.version]
     own = [item for item in all_global if item.interface == interface]
     fitting = [item for item in own if towards in item.network]
     found = fitting or own or all_global
     return found[0].address if found else None
+
+
+def _source6(addresses: Sequence[InterfaceAddress], interface: str, destination: Address) -> Address | None:
+    """The source that RFC 6724 chooses, by those of its rules on which two addresses of one host can differ."""
+
+    def rank(item: InterfaceAddress) -> tuple[bool, bool, bool, int]:
+        differing = (int(item.address) ^ int(destination)).bit_length()
+        common = min(128 - differing, item.network.prefixlen)
+        same_label = _label(item.address) == _label(destination)
+        return item.address == destination, item.interface == interface, same_label, common
+
+    found = [item for item in addresses if item.is_global and item.address.version == 6]
+    return max(found, key=rank).address if found else None
+
+
+_LABELS = [  # net/ipv6/addrlabel.c, the longest prefix first
+    (ipaddress.ip_network(text), number)
+    for text, number in (("2001:10::/28", 7), ("2001::/32", 6), ("2002::/16", 2), ("fc00::/7", 5), ("::/0", 1))
+]
+
+
+def _label(address: Address) -> int:
+    return next(number for network, number in _LABELS if address in network)
 
 
 def redirect_address(facts: Facts | None, interface: str, version: int) -> Address | None:

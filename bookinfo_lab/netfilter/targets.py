@@ -136,7 +136,7 @@ def _notrack(rule: Rule, state: State) -> Effect:
     if rule.target == "CT" and rule.target_option("--notrack") is None:
         state.has_template, state.ct = True, "new"
         return Effect("continue", "conntrack is told how to treat it")
-    state.ct = state.tracked = "untracked"
+    state.ct = "untracked"
     return Effect("continue", "the packet is not tracked: no nat for it")
 
 
