@@ -40,19 +40,8 @@ class State:
         *("src", "src_number", "src_text", "sport", "dst", "dst_number", "dst_text", "dport"),
         *("proto", "version", "icmp_type", "icmp_code"),
         *("iif", "out", "next_out", "via", "mark", "routed_mark", "ctmark", "ct", "tracked", "uid", "gid"),
-        *(
-            "has_socket",
-            "has_template",
-            "origin",
-            "dnat",
-            "snat",
-            "source",
-            "tproxy",
-            "is_second_pass",
-            "stack",
-            "stages",
-            "jumps",
-        ),
+        *("has_socket", "has_template", "entry_mark", "masqueraded_by", "origin", "dnat", "snat"),
+        *("source", "tproxy", "is_second_pass", "stack", "stages", "jumps"),
         *("known", "asked", "is_resumed", "depends", "probability", "parent", "view", "facts"),
     )
 
@@ -77,6 +66,8 @@ class State:
         self.tproxy: int | None = None
         self.is_second_pass = False
         self.has_template = False  # a CT target has told conntrack how to treat it
+        self.entry_mark = 0  # the mark of the entry that conntrack finds
+        self.masqueraded_by: str | None = None  # the interface whose address MASQUERADE took
         self.stack: tuple[Frame, ...] = ()
         self.stages: tuple[str, ...] = ()
         self.jumps = 0

@@ -202,6 +202,7 @@ def _masquerade(rule: Rule, state: State, address: Address | None) -> Effect:
     assert state.dst is not None  # by now routing has decided about it
     found = masquerade_address(state.facts, state.out or "", state.dst, state.via)
     port = _source_port(rule, state, given.values[0] if given else None)
+    state.masqueraded_by = state.out
     return _to_source(state, found, port, "masquerade", "masqueraded")
 
 

@@ -67,6 +67,7 @@ def _after_first(packet: Packet, facts: Facts | None, first: "_Walk") -> list[St
     for end in passed:
         state = State(packet, facts)
         state.dnat, state.snat, state.source, state.ctmark = end.dnat, end.snat, end.source, end.ctmark
+        state.entry_mark, state.masqueraded_by = end.ctmark, end.masqueraded_by
         state.known, state.depends, state.probability = dict(end.known), end.depends, end.probability / total
         state.changed()
         found.append(state)
@@ -108,6 +109,9 @@ class _Walk:
             return self._decide(state, stage)
         if stage in hooks.DESTINATION_NAT or stage in hooks.SOURCE_NAT:
             if state.ct == "established":
+                if stage == "nat POSTROUTING" and _leaves_elsewhere(state):
+                    why = f"it was masqueraded for {state.masqueraded_by} and leaves by {state.out}: it is forgotten"
+                    return self._end(state, "drop", why)
                 self._translate(state, stage)
             if state.ct not in ("new", "related"):
                 return _next(state)
@@ -123,6 +127,8 @@ class _Walk:
         if stage == "conntrack":
             if state.ct != "untracked":
                 state.ct = state.tracked
+            if state.has_template:
+                state.ctmark = state.entry_mark  # what raw's rules saw and marked was the template
             return _next(state)
         before = state.view
         found = decide(stage, state)
@@ -388,6 +394,11 @@ def _because(asked: Open, condition: Condition) -> str:
         return f"in this branch: {condition.written}"
     chance = 1 - asked.probability if asked.negated else asked.probability
     return f"by chance, {chance:.4g}"
+
+
+def _leaves_elsewhere(state: State) -> bool:
+    """Whether an entry that MASQUERADE made for one interface meets a packet that leaves by another one."""
+    return None not in (state.masqueraded_by, state.out) and state.masqueraded_by != state.out
 
 
 def _line(rule: Rule) -> str:

@@ -5,11 +5,22 @@ Edge: it writes to and reads from the socket that it is given.
 
 import http.client
 import io
-import socket
-from typing import Any
+from typing import Any, Protocol
 
 
-def ask(connection: socket.socket, host: str, path: str, *fields: str) -> bytes:
+class Connection(Protocol):
+    """What is needed of a socket."""
+
+    def sendall(self, data: bytes, /) -> object:
+        """Write all of it."""
+        ...
+
+    def recv_into(self, buffer: Any, /) -> int:
+        """Read what is there; 0 at the end."""
+        ...
+
+
+def ask(connection: Connection, host: str, path: str, *fields: str) -> bytes:
     """The answer to a GET of ``path``; ``fields`` are header fields as ``name: value``.
 
     Raises OSError and HTTPException as the standard library does.
@@ -26,7 +37,7 @@ def ask(connection: socket.socket, host: str, path: str, *fields: str) -> bytes:
 class _Heard:
     """The part of a socket that HTTPResponse reads, keeping what it read."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection, self.taken = connection, bytearray()
 
     def makefile(self, _: str) -> io.BufferedReader:
@@ -35,7 +46,7 @@ class _Heard:
 
 
 class _Kept(io.RawIOBase):
-    def __init__(self, connection: socket.socket, taken: bytearray) -> None:
+    def __init__(self, connection: Connection, taken: bytearray) -> None:
         super().__init__()
         self._connection, self._taken = connection, taken
 

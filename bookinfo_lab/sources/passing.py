@@ -12,13 +12,14 @@ from typing import Any
 
 from bookinfo_lab.kube import places
 from bookinfo_lab.kube.fields import Address
+from bookinfo_lab.kube.objects import Objects, Pod, Service
 from bookinfo_lab.kube.parse import parse
 from bookinfo_lab.kube.places import CLIENT, Place
 from bookinfo_lab.netfilter import facts, routing
 from bookinfo_lab.netfilter.packet import Packet
-from bookinfo_lab.sources.base import RESOURCES, Query, Source
+from bookinfo_lab.sources.base import RESOURCES, FrontDoor, Query, Source
 
-APPLICATION, DEPENDENCY, PORT = "productpage", "reviews", 9080  # Bookinfo's: who is asked, whom it asks, and where
+ASKING, ASKED = "productpage", "reviews"  # Bookinfo's: a service, and one that it asks
 PROXY_UID = 1337  # Envoy's, in every Istio
 APPLICATION_UID = 1000
 FIRST_PORT = 20001
@@ -34,6 +35,17 @@ class Passing:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """Who talks to whom: ``page`` asks ``service``, which ``other`` is behind, and listens on ``port`` itself."""
+
+    page: Pod
+    port: int
+    service: Service
+    other: Pod
+    other_port: int
+
+
 def packets(source: Source) -> Mapping[str, Passing]:
     """The packets by name; one that this cluster has no sender or receiver for is left out."""
     return {item.name: item for item in _packets(source)}
@@ -41,45 +53,102 @@ def packets(source: Source) -> Mapping[str, Passing]:
 
 def _packets(source: Source) -> Iterator[Passing]:
     raw = [json.loads(source.fetch(Query("objects", None, (name,))).raw)["items"] for name in RESOURCES]
-    objects = [item for items in raw for item in items]
-    cluster = parse(objects)
-    every = places.places(objects, has_client=source.has_client)
+    given = [item for items in raw for item in items]
+    objects = parse(given)
     door = source.front_door()
     entrance = ipaddress.ip_address(door.address)
-    named = next(item.name for item in cluster.nodes if door.address in [text for _, text in item.addresses])
-    node = Place("node", "", named, "")
-    if source.has_client:
+    hosts = {item.name: Place("node", "", item.name, "") for item in objects.nodes}
+    named = next((item.name for item in objects.nodes if door.address in dict(item.addresses).values()), "")
+    if source.has_client and named:
         client = _first_address(source, CLIENT)
-        packet = Packet(client, FIRST_PORT, entrance, door.node_port, iif=_towards(source, node, client))
-        yield Passing("client to front door", node, packet, "the client opens a connection to the NodePort")
-    pods = {item.labels.get("app", ""): item for item in reversed(cluster.pods)}
-    page, service = pods.get(APPLICATION), next((s for s in cluster.services if s.name == DEPENDENCY), None)
-    other = pods.get(DEPENDENCY)
-    if page is None or page.pod_ip is None or other is None or other.pod_ip is None:
+        packet = Packet(client, FIRST_PORT, entrance, door.node_port, iif=_towards(source, hosts[named], client))
+        yield Passing("client to front door", hosts[named], packet, "the client opens a connection to the NodePort")
+    cast = _cast(objects, door)
+    if cast is None or cast.page.pod_ip is None or cast.other.pod_ip is None:
         return
-    if service is None or not service.cluster_ips:
-        return
-    pod = next(item for item in every if (item.namespace, item.name) == (page.namespace, page.name))
-    here, there, entry = page.pod_ip, other.pod_ip, service.cluster_ips[0]
-    on = next(Place("node", "", item.name, "") for item in cluster.nodes if item.name == page.node_name)
-    packet = Packet(here, FIRST_PORT + 1, entry, PORT, iif=_towards(source, on, here))
-    yield Passing("pod to Service", on, packet, f"{APPLICATION} opens a connection to the Service {DEPENDENCY}")
-    packet = Packet(here, FIRST_PORT + 2, entrance, door.node_port, iif=_towards(source, on, here))
-    yield Passing("pod to front door", on, packet, f"{APPLICATION} opens a connection to the NodePort")
-    packet = Packet(there, FIRST_PORT + 3, here, PORT, iif="eth0")
-    yield Passing("into the pod", pod, packet, f"another pod opens a connection to {APPLICATION}")
+    host = next((item for item in objects.nodes if item.name == cast.page.node_name), None)
+    if host is not None:
+        iif = _towards(source, hosts[host.name], cast.page.pod_ip)
+        own = ipaddress.ip_address(host.internal_ip) if named and host.internal_ip else None
+        yield from _past_the_node(cast, hosts[host.name], iif, own, door.node_port)
+    every = places.places(given, has_client=source.has_client)
+    pod = next(item for item in every if (item.namespace, item.name) == (cast.page.namespace, cast.page.name))
+    yield from _past_the_pod(cast, pod, _proxy_mark(source, pod))
+
+
+def _past_the_node(cast: _Cast, node: Place, iif: str | None, own: Address | None, node_port: int) -> Iterator[Passing]:
+    here, who = cast.page.pod_ip, _name(cast.page)
+    assert here is not None
+    packet = Packet(here, FIRST_PORT + 1, cast.service.cluster_ips[0], cast.service.ports[0].port, iif=iif)
+    yield Passing("pod to Service", node, packet, f"{who} opens a connection to the Service {cast.service.name}")
+    if own is not None:
+        packet = Packet(here, FIRST_PORT + 2, own, node_port, iif=iif)
+        yield Passing("pod to front door", node, packet, f"{who} opens a connection to the NodePort of its own node")
+
+
+def _past_the_pod(cast: _Cast, pod: Place, mark: int) -> Iterator[Passing]:
+    here, there, who, whom = cast.page.pod_ip, cast.other.pod_ip, _name(cast.page), _name(cast.other)
+    assert here is not None
+    assert there is not None
+    entry, port = cast.service.cluster_ips[0], cast.service.ports[0].port
     sent: dict[str, Any] = {"local": True, "uid": APPLICATION_UID, "gid": APPLICATION_UID}
-    proxied: dict[str, Any] = {"local": True, "uid": PROXY_UID, "gid": PROXY_UID, "mark": _proxy_mark(source, pod)}
-    packet = Packet(here, FIRST_PORT + 4, entry, PORT, **sent)
-    yield Passing("application out", pod, packet, f"{APPLICATION} opens a connection to the Service {DEPENDENCY}")
-    packet = Packet(here, FIRST_PORT + 5, there, PORT, **proxied)
-    yield Passing("proxy out", pod, packet, f"Envoy opens a connection to a pod of {DEPENDENCY}")
-    packet = Packet(here, FIRST_PORT + 6, there, PORT, **sent)
+    proxied: dict[str, Any] = {"local": True, "uid": PROXY_UID, "gid": PROXY_UID, "mark": mark}
+    packet = Packet(there, FIRST_PORT + 3, here, cast.port, iif="eth0")
+    yield Passing("into the pod", pod, packet, f"another pod opens a connection to {who}")
+    packet = Packet(here, FIRST_PORT + 4, entry, port, **sent)
+    yield Passing("application out", pod, packet, f"{who} opens a connection to the Service {cast.service.name}")
+    packet = Packet(here, FIRST_PORT + 5, there, cast.other_port, **proxied)
+    yield Passing("proxy out", pod, packet, f"Envoy opens a connection to a pod of {whom}")
+    packet = Packet(here, FIRST_PORT + 6, there, cast.other_port, **sent)
     yield Passing("proxy with a wrong uid", pod, packet, "Envoy does the same, but not as the user of the rules")
-    packet = Packet(here, FIRST_PORT + 7, entry, PORT, **proxied)
-    yield Passing("application as the proxy's user", pod, packet, f"{APPLICATION} runs as Envoy's user")
-    packet = Packet(ipaddress.ip_address("127.0.0.6"), FIRST_PORT + 8, here, PORT, **proxied)
-    yield Passing("proxy to application", pod, packet, f"Envoy hands an inbound request to {APPLICATION}")
+    packet = Packet(here, FIRST_PORT + 7, entry, port, **proxied)
+    yield Passing("application as the proxy's user", pod, packet, f"{who} runs as Envoy's user")
+    packet = Packet(ipaddress.ip_address("127.0.0.6"), FIRST_PORT + 8, here, cast.port, **proxied)
+    yield Passing("proxy to application", pod, packet, f"Envoy hands an inbound request to {who}")
+
+
+def _cast(objects: Objects, door: FrontDoor) -> _Cast | None:
+    """Bookinfo's productpage and reviews where they are, else a Service with many endpoints and a pod beside them."""
+    at_door = (door.namespace, door.service)
+    behind = {(item.namespace, item.name): _behind(objects, item) for item in objects.services if item.cluster_ips}
+    asked = [item for item in objects.services if behind.get((item.namespace, item.name))]
+    asked = [item for item in asked if (item.namespace, item.name) != at_door and item.ports[0].protocol == "TCP"]
+    service = max(asked, key=lambda item: (item.name == ASKED, len(behind[item.namespace, item.name])), default=None)
+    if service is None:
+        return None
+    taken = {pod.name for key in ((service.namespace, service.name), at_door) for pod, _ in behind.get(key, ())}
+    asking = [
+        (pod, port)
+        for key, found in behind.items()
+        for pod, port in found
+        if key[0] == service.namespace and (pod.labels.get("app") == ASKING or pod.name not in taken)
+    ]
+    if not asking:
+        return None
+    page, port = max(asking, key=lambda item: item[0].labels.get("app") == ASKING)
+    other, other_port = behind[service.namespace, service.name][0]
+    return _Cast(page, port, service, other, other_port)
+
+
+def _behind(objects: Objects, service: Service) -> list[tuple[Pod, int]]:
+    """The ready pods behind a Service's first port, each with that port's number there."""
+    slices = [
+        item for item in objects.endpoint_slices if (item.namespace, item.service) == (service.namespace, service.name)
+    ]
+    first = service.ports[0] if service.ports else None
+    ready = {
+        text: item.port(first.name, first.protocol)
+        for item in slices
+        for endpoint in item.endpoints
+        if endpoint.ready and first is not None
+        for text in endpoint.addresses
+    }
+    pods = [pod for pod in objects.pods if pod.namespace == service.namespace and not pod.host_network]
+    return [(pod, ready[str(pod.pod_ip)]) for pod in pods if ready.get(str(pod.pod_ip))]
+
+
+def _name(pod: Pod) -> str:
+    return pod.labels.get("app") or pod.name
 
 
 def _proxy_mark(source: Source, pod: Place) -> int:
