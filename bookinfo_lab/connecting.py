@@ -8,6 +8,7 @@ here ends with this process.
 import os
 import sys
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from bookinfo_lab.errors import LabError, Unsupported
@@ -18,20 +19,41 @@ if TYPE_CHECKING:
     from bookinfo_lab.sources.base import Source
 
 VARIABLE = "BOOKINFO_LAB_SOURCE"
-KINDS = ("sandbox", "recording", "kubernetes")
+NAMESPACE = "BOOKINFO_LAB_NAMESPACE"
+CLUSTER = "kubernetes"
+KINDS = ("sandbox", "recording", CLUSTER)
 DEFAULT_SCENARIO = "sidecar"
 _PATIENCE_S = 60.0
 
 
-def connect(source: str = "", *, scenario: str = "", name: str = "", path: str = "") -> Lab:
-    """A Lab on ``source`` (sandbox or recording), which it announces in one line, or a banner in a notebook.
+def connect(
+    source: str = "",
+    *,
+    scenario: str = "",
+    name: str = "",
+    path: str = "",
+    context: str = "",
+    namespace: str = "",
+    allow: Collection[str] = (),
+) -> Lab:
+    """A Lab on ``source`` (sandbox, recording or kubernetes), which it announces in a line, or a banner in a notebook.
 
     ``scenario`` (sidecar or article) and ``name`` choose the sandbox, ``path`` the recording; a bundled recording of
-    the scenario is taken where no path is given.  Raises LabError where what was asked for cannot be had.
+    the scenario is taken where no path is given.  ``context`` is the kubeconfig's (its current one where none is
+    named), ``namespace`` the one that is read (all that may be where none is), ``allow`` what may be made in the
+    cluster: ephemeral, node-pod, trace.  Raises LabError where what was asked for cannot be had.
     """
-    lab = _choose(source, scenario, name, path)
+    lab = (
+        _cluster(context, namespace, allow, "asked for") if source == CLUSTER else _choose(source, scenario, name, path)
+    )
     _announce(lab)
     return lab
+
+
+def _cluster(context: str, namespace: str, allow: Collection[str], why: str) -> Lab:
+    from bookinfo_lab.sources.cluster import source
+
+    return Lab(source.connect(context, namespace, allow), why)
 
 
 def _choose(source: str, scenario: str, name: str, path: str) -> Lab:
@@ -43,6 +65,8 @@ def _choose(source: str, scenario: str, name: str, path: str) -> Lab:
     if named:
         kind, _, word = named.partition(":")
         try:
+            if kind == CLUSTER:
+                return _cluster(word, os.environ.get(NAMESPACE, ""), (), f"{VARIABLE}={named}")
             return Lab(_worded(kind, word, scenario), f"{VARIABLE}={named}")
         except LabError as error:
             raise LabError(f"{VARIABLE}={named}: {error}") from None
@@ -62,9 +86,7 @@ def _asked(kind: str, scenario: str, name: str, path: str) -> "Source":
         raise LabError("a path is a recording's; a sandbox has none")
     if kind == "recording":
         return _recording(scenario, path)
-    if kind == "sandbox":
-        return sandbox_source(scenario, name)
-    raise Unsupported("a cluster cannot be a source in this version; choose sandbox or recording")
+    return sandbox_source(scenario, name)
 
 
 def _worded(kind: str, word: str, scenario: str) -> "Source":

@@ -1,0 +1,84 @@
+"""A guest makes nothing without leave, marks what it makes, uses again what is there, and takes away what it can."""
+
+import pytest
+
+from bookinfo_lab.errors import LabError
+from bookinfo_lab.sources.cluster import guests
+from bookinfo_lab.sources.cluster.guests import Guests, NotAllowed, leaves
+
+from .serving import serving
+
+POD = "/api/v1/namespaces/mine/pods/p"
+NODE = "/api/v1/nodes/n"
+
+
+def pod(name: str = "", state: str = "running") -> dict[str, object]:
+    """A pod that has an ephemeral container of the lab's in that state, or none."""
+    containers = [{"name": name, "targetContainerName": "app"}] if name else []
+    statuses = [{"name": name, "state": {state: {}}}] if name else []
+    return {
+        "metadata": {"namespace": "mine", "name": "p"},
+        "spec": {"containers": [{"name": "app"}], "ephemeralContainers": containers},
+        "status": {"ephemeralContainerStatuses": statuses},
+    }
+
+
+def test_leave_is_given_by_argument_and_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(guests.VARIABLE, "node-pod,trace")
+    assert leaves(["ephemeral"]) == {"ephemeral", "node-pod", "trace"}
+    with pytest.raises(LabError, match="'everything' is nothing that can be allowed"):
+        leaves(["everything"])
+
+
+def test_without_leave_nothing_is_asked_of_the_server_that_changes_anything() -> None:
+    with serving({NODE: [(200, {})], POD: [(200, pod())]}) as (api, server):
+        made = Guests(api, frozenset())
+        with pytest.raises(NotAllowed, match="BOOKINFO_LAB_ALLOW=node-pod allows"):
+            made.on_node("n", "rules")
+        with pytest.raises(NotAllowed, match="BOOKINFO_LAB_ALLOW=ephemeral allows"):
+            made.in_pod(pod(), "app", "rules")
+        made.close()
+    assert {method for method, _, _ in server.asked} == {"GET"}
+
+
+def test_an_ephemeral_container_that_runs_is_used_again_also_without_leave() -> None:
+    with serving({}) as (api, server):
+        assert Guests(api, frozenset()).in_pod(pod("bookinfo-lab-app-old"), "app", "rules") == "bookinfo-lab-app-old"
+        with pytest.raises(NotAllowed):
+            Guests(api, frozenset()).in_pod(pod("bookinfo-lab-app-old", "terminated"), "app", "rules")
+    assert server.asked == []
+
+
+def test_a_node_that_is_not_there_gets_no_pod() -> None:
+    with serving({NODE: [(404, {"message": "no"})]}) as (api, server), pytest.raises(LabError, match="no such nodes"):
+        Guests(api, frozenset(["node-pod"])).on_node("n", "rules")
+    assert {method for method, _, _ in server.asked} == {"GET"}
+
+
+def test_a_pod_of_the_labs_is_made_once_and_deleted_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = {"status": {"containerStatuses": [{"name": "node", "state": {"running": {}}}]}}
+    monkeypatch.setattr(guests.time, "sleep", lambda _: None)
+    pods = "/api/v1/namespaces/mine/pods"
+    with serving({NODE: [(200, {})], pods: [(201, {})]}) as (api, server):
+        made = Guests(api, frozenset(["node-pod"]))
+        own = f"{pods}/bookinfo-lab-node-{made.owner}-0"
+        server.answers[own] = [(200, {"status": {}}), (200, running)]
+        assert made.on_node("n", "rules") == made.on_node("n", "routes") == ("mine", own.rpartition("/")[2], "node")
+        made.close()
+        made.close()
+    asked = [(method, path) for method, path, _ in server.asked]
+    assert asked.count(("POST", pods)) == 1
+    assert asked.count(("DELETE", own)) == 1
+
+
+def test_an_image_that_does_not_come_is_one_line_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no\nsuch image"}}
+    stuck = {"status": {"containerStatuses": [{"name": "node", "state": waiting}]}}
+    with serving({NODE: [(200, {})], "/api/v1/namespaces/mine/pods": [(201, {})]}) as (api, server):
+        made = Guests(api, frozenset(["node-pod"]), image="example.org/none:1")
+        own = f"/api/v1/namespaces/mine/pods/bookinfo-lab-node-{made.owner}-0"
+        server.answers[own] = [(200, stuck)]
+        with pytest.raises(LabError, match=r"ErrImagePull no such image.*example\.org/none:1"):
+            made.on_node("n", "rules")
+        made.close()
+    assert ("DELETE", own) in [(method, path) for method, path, _ in server.asked]
