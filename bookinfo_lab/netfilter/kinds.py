@@ -5,6 +5,7 @@ Pure.  ``parse`` raises ValueError, with a clause that says what was expected, f
 """
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from .values import AddressPattern, AddressRange, IcmpType, Masked, Numbers, Por
 
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 50: "esp", 51: "ah", 58: "ipv6-icmp", 132: "sctp"}
 PROTOCOL_NAMES[136] = "udplite"
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,20}|[1-9][0-9]{0,19}")
+_PROBABILITY = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,80})?|\.[0-9]{1,80}")
+_PLAIN = re.compile(r"[^\s\"'\\]+")
 _SAFE = re.compile(r"[-_0-9A-Za-z]+")
 _ICMP = {
     "echo-reply": (0, None),
@@ -80,11 +84,10 @@ def _each(parse: Callable[[str], Any], write: Callable[[Any], str]) -> Kind:
 
 def number(word: str, largest: int = 2**32 - 1) -> int:
     """A number from 0 to ``largest`` in decimal, hexadecimal (0x) or octal (0)."""
-    try:
+    found = -1
+    if _NUMBER.fullmatch(word):
         found = int(word, 16) if word[:2] in ("0x", "0X") else int(word, 8 if word.startswith("0") else 10)
-    except ValueError:
-        found = -1
-    if not (0 <= found <= largest and word[:1].isdigit() and "_" not in word):
+    if not 0 <= found <= largest:
         raise ValueError(f"a number from 0 to {largest} was expected")
     return found
 
@@ -110,6 +113,8 @@ def _ports_text(ports: PortRange, between: str = ":") -> str:
 
 def _address(word: str) -> Any:
     try:
+        if "%" in word:
+            raise ValueError
         return ipaddress.ip_address(word)
     except ValueError:
         raise ValueError("an IP address was expected") from None
@@ -166,7 +171,9 @@ def _numbers(word: str, between: str = "-") -> Any:
 
 
 def _owner(word: str) -> Any:
-    return _numbers(word) if word[:1].isdigit() else word  # a user's or group's name: only its machine knows the number
+    return (
+        _numbers(word) if word[:1].isdigit() else plain(word)
+    )  # a user's or group's name: only its machine knows the number
 
 
 def _numbers_text(value: Any, between: str = "-") -> str:
@@ -214,7 +221,10 @@ def _translation(word: str) -> Translation:
     high = _address(last) if last else low
     if low is None and ports is None:
         raise ValueError("an address, a port or both were expected")
-    return Translation(low, high, None if ports is None else _ports(ports.partition("/")[0], "-"))
+    if ports is None:
+        return Translation(low, high, None)
+    numbers, slash, base = ports.partition("/")
+    return Translation(low, high, _ports(numbers, "-"), _port(base) if slash else None)
 
 
 def _translation_text(value: Translation) -> str:
@@ -224,17 +234,18 @@ def _translation_text(value: Translation) -> str:
         ends = [value.first] if value.first == value.last else [value.first, value.last]
         text = "-".join(map(str, ends))
         text = f"[{text}]" if wrapped else text
-    return text if value.ports is None else f"{text}:{_ports_text(value.ports, '-')}"
+    if value.ports is None:
+        return text
+    base = "" if value.base is None else f"/{value.base}"
+    return f"{text}:{_ports_text(value.ports, '-')}{base}"
 
 
 def _probability(word: str) -> float:
-    try:
-        found = float(word)
-    except ValueError:
-        found = -1.0
+    found = float(word) if _PROBABILITY.fullmatch(word) else -1.0
     if not 0 <= found <= 1:
         raise ValueError("a probability from 0 to 1 was expected")
-    return found
+    # The kernel has 31 bits for it, iptables-save prints eleven digits.
+    return found if float(f"{found:.11f}") == found else math.floor(found * 2**31 + 0.5) / 2**31
 
 
 def _probability_text(value: float) -> str:
@@ -243,7 +254,14 @@ def _probability_text(value: float) -> str:
 
 
 def _words(word: str) -> tuple[str, ...]:
-    return tuple(part.upper() for part in word.split(","))
+    return tuple(plain(part).upper() for part in word.split(","))
+
+
+def plain(word: str) -> str:
+    """A name: a word that needs no quotes.  Raises ValueError for another."""
+    if not _PLAIN.fullmatch(word):
+        raise ValueError("a name without blanks and quotes was expected")
+    return word
 
 
 def quoted(text: str) -> str:
@@ -255,7 +273,7 @@ def quoted(text: str) -> str:
 
 FLAG = Kind(lambda: (), lambda: (), 0)
 TEXT = Kind(lambda word: (word,), lambda value: (quoted(value),))
-NAME = _one(str)
+NAME = _one(plain)
 INTEGER = _one(number)
 HEX = _one(number, "{:#x}".format)
 NETWORK = _one(_network, _network_text)
@@ -281,4 +299,4 @@ ICMP_TYPE = _one(_icmp(_ICMP), _icmp_text)
 ICMPV6_TYPE = _one(_icmp(_ICMPV6), _icmp_text)
 PROBABILITY = _one(_probability, _probability_text)
 TRANSLATION = _one(_translation, _translation_text)
-SET = Kind(lambda name, flags: (name, flags), lambda name, flags: (name, flags), 2)
+SET = Kind(lambda name, flags: (plain(name), plain(flags)), lambda name, flags: (name, flags), 2)

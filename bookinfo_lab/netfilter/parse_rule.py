@@ -7,9 +7,10 @@ order.  Raises ValueError with a clause that says what is wrong; `ruleset` adds 
 import re
 
 from . import vocabulary
-from .kinds import Kind
+from .kinds import Kind, plain
 from .rule import Match, Option, Rule
 
+MOST_WORDS = 1000
 _WORD = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^\s"])+')
 _PART = re.compile(r'"((?:\\.|[^"\\])*)"|([^"]+)')
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -47,7 +48,10 @@ def parse_rule(
     counters: tuple[int, int] | None = None,
 ) -> Rule:
     """The rule in ``text``, which stands after ``-A CHAIN``; see the module for what is raised."""
-    return _Reader(words(text)).rule(text, table, chain, number, line, counters)
+    given = words(text)
+    if len(given) > MOST_WORDS:
+        raise ValueError(f"a rule of {len(given):,} words: iptables takes none of more than 255")
+    return _Reader(given).rule(text, table, chain, number, line, counters)
 
 
 class _Reader:
@@ -80,15 +84,15 @@ class _Reader:
         if name in ("-m", "-j", "-g") and negated:
             raise ValueError(f"! cannot stand before {name}")
         if name == "-m":
-            self._matches.append((self._word("-m"), []))
+            self._matches.append((plain(self._word("-m")), []))
         elif name in ("-j", "-g"):
             if self._target:
                 raise ValueError("a rule has one target")
-            self._target, self._is_goto = self._word(name), name == "-g"
+            self._target, self._is_goto = plain(self._word(name)), name == "-g"
         elif not name.startswith("-") or len(name) < 2:
             raise ValueError(f"{name!r} stands where an option was expected")
         else:
-            self._option(name, negated)
+            self._option(plain(name), negated)
 
     def _option(self, name: str, negated: bool) -> None:
         kind, into = self._kind(name)

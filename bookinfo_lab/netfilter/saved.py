@@ -33,7 +33,7 @@ class SavedTable:
     ``places`` has the number of a chain's run, ``more`` all numbers where a chain has several.
     """
 
-    __slots__ = ("_offsets", "more", "name", "place", "places", "policies", "rules_place", "runs")
+    __slots__ = ("_offsets", "is_unusual", "more", "name", "place", "places", "policies", "rules_place", "runs")
 
     def __init__(self, name: str, place: int) -> None:
         self.name, self.place, self.rules_place = name, place, place
@@ -42,6 +42,7 @@ class SavedTable:
         self.places: dict[str, int] = {}
         self.more: dict[str, list[int]] = {}
         self._offsets: list[int] | None = None
+        self.is_unusual = False  # some declaration is not in the usual form
 
     @property
     def is_empty(self) -> bool:
@@ -91,11 +92,10 @@ class Saved:
     def lines(self, table: str, chain: str) -> tuple[list[str], Sequence[int]]:
         """The lines of a chain's rules, and their numbers from 1."""
         found = self.tables[table]
-        numbers: Sequence[int] = ()
-        for run in found.runs_of(chain):
-            first = self._line_of(found.place_of(run))
-            of_run = range(first, first + found.runs[run][1].count("\n"))
-            numbers = [*numbers, *of_run] if numbers else of_run
+        runs = found.runs_of(chain)
+        firsts = [self._line_of(found.place_of(run)) for run in runs]
+        ranges = [range(first, first + found.runs[run][1].count("\n")) for first, run in zip(firsts, runs, strict=True)]
+        numbers: Sequence[int] = ranges[0] if len(ranges) == 1 else [number for item in ranges for number in item]
         return self.raw(table, chain).split("\n")[:-1], numbers
 
     def raw(self, table: str, chain: str) -> str:
@@ -140,12 +140,15 @@ class Saved:
 
     def _usual_declarations(self, table: SavedTable, place: int) -> int:
         """Where the rules begin, if only chains are declared before them in the usual form; else ``place``."""
+        if table.is_unusual:
+            return place
         end = self._text.find("\n-", place - 1) + 1
         if end > place:
             names = _USUAL_DECLARATION.findall(self._text, place, end)
             if len(names) == self._text.count("\n", place, end):
                 table.policies.update(dict.fromkeys(names, "-"))
                 return end
+        table.is_unusual = True
         return place
 
     def _rules(self, table: SavedTable, place: int) -> int:
@@ -198,7 +201,7 @@ class Saved:
             self.warnings.append(match[1])
         elif match := _TOOL.match(line):
             self.version = 6 if match[1] else 4
-            self.backend = "nft" if "nft" in line or "nf_tables" in line else "legacy" if "legacy" in line else ""
+            self.backend = "nft" if "-nft-" in line or "(nf_tables)" in line else "legacy"
         return table
 
     def _add(self, table: SavedTable) -> None:

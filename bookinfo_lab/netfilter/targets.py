@@ -149,8 +149,13 @@ def _queue(rule: Rule, state: State) -> Effect:
     return Effect("queue", "a program decides that reads the queue", "unknown")
 
 
-def _port(current: int | None, ports: PortRange | None) -> int | None:
-    """The port that a translation gives: one of a range is the kernel's choice, unless the packet's own is in it."""
+def _port(current: int | None, ports: PortRange | None, base: int | None = None) -> int | None:
+    """The port that a translation gives: one of a range is the kernel's choice, unless the packet's own is in it.
+
+    With a ``base`` it is as far from the first as the packet's own is from that.
+    """
+    if ports is not None and base is not None and current is not None:
+        return ports.first + (current - base) % 65536 % (ports.last - ports.first + 1)
     if ports is None or (current is not None and current in ports):
         return current
     return ports.first if ports.first == ports.last else None
@@ -178,7 +183,7 @@ def _dnat(rule: Rule, state: State, address: Address | None) -> Effect:
     if option is None:
         return Effect("unknown", "a DNAT without a destination", "unknown")
     wanted: Translation = option.values[0]
-    return _to_destination(state, address or state.dst, _port(state.dport, wanted.ports), "dnat")
+    return _to_destination(state, address or state.dst, _port(state.dport, wanted.ports, wanted.base), "dnat")
 
 
 def _snat(rule: Rule, state: State, address: Address | None) -> Effect:

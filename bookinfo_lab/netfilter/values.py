@@ -61,8 +61,12 @@ class IcmpType:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """What DNAT or SNAT writes: one address from ``first`` to ``last``, one of ``ports``; None changes nothing."""
+    """What DNAT or SNAT writes: one address from ``first`` to ``last``, one of ``ports``; None changes nothing.
+
+    ``base`` is the port that becomes the first of ``ports``, those after it the next ones; None where none is named.
+    """
 
     first: Address | None
     last: Address | None
     ports: PortRange | None
+    base: int | None = None
