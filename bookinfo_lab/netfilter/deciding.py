@@ -34,11 +34,11 @@ def decide(stage: str, state: State) -> Decision | Open:
 
 
 def _route_in(state: State) -> Decision | Open:
-    if state.tproxy is not None:
-        return _take(state)
     refusal = _martian(state)
     if refusal is not None:
         return refusal
+    if state.tproxy is not None:
+        return _take(state)
     kind = kind_in(state, state.dst)
     if kind is None:
         return Open(local_question(state.dst), is_lasting=True)
@@ -82,8 +82,9 @@ def _take(state: State) -> Decision:
     elif found.kind != "local":
         return Decision(
             what=f"packets with the mark {state.mark:#x} are not routed to this host",
-            ends="unknown",
-            why="a transparent socket has it, but no route makes it this host's",
+            word="drop",
+            ends="drop",
+            why="a socket has it, and what a socket has is not forwarded: no route makes it this host's",
         )
     return Decision(what="its mark's route makes it this host's", word="local", stages=hooks.DELIVERS, assumes=assumes)
 

@@ -111,7 +111,8 @@ def _source6(addresses: Sequence[InterfaceAddress], interface: str, destination:
         same_label = _label(item.address) == _label(destination)
         return item.address == destination, item.interface == interface, same_label, common
 
-    found = [item for item in addresses if item.is_global and item.address.version == 6]
+    own = [item for item in addresses if item.address.version == 6]
+    found = [item for item in own if item.is_global or item.address == destination]
     return max(found, key=rank).address if found else None
 
 

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 from bookinfo_lab.kube.places import Place
+from bookinfo_lab.netfilter import proof
 from bookinfo_lab.netfilter.packet import Packet
 from bookinfo_lab.netfilter.ruleset import parse
+from bookinfo_lab.netfilter.side_by_side import Row
 from bookinfo_lab.packets import pcapng
 from bookinfo_lab.show import banner, tables
 from bookinfo_lab.show.capture import Capture
@@ -13,6 +15,7 @@ from bookinfo_lab.show.choose import choose
 from bookinfo_lab.show.explorer import Explorer
 from bookinfo_lab.show.listing import Listing, Rules
 from bookinfo_lab.show.page import Page
+from bookinfo_lab.show.proof import Proof
 from bookinfo_lab.show.walk import Walk
 from bookinfo_lab.sources.base import Evidence, FrontDoor, Query
 from bookinfo_lab.teach.checks import WRONG, Step, Verdict
@@ -84,6 +87,7 @@ def shown() -> dict[str, Any]:
         "walk": walk,
         "walk drawn": Shown(walk.svg()),
         "walk table": walk.table(),
+        "proof": hostile_proof(),
         "explorer": Explorer(walk.ruleset, walk),
         "explorer elsewhere": elsewhere(Explorer(walk.ruleset)),
         "verdict": Verdict("01-1", WRONG, NASTY, (Step(NASTY, True), Step(NASTY, False, NASTY))),
@@ -107,6 +111,11 @@ COMMIT
 """
     ruleset = parse(text, NASTY[:300])
     return Walk(ruleset.walk(Packet("192.0.2.1", 1, "192.0.2.2", 80, iif=chain)), ruleset, NASTY)
+
+
+def hostile_proof() -> Proof:
+    rows = (Row(NASTY, NASTY, NASTY, NASTY, False), Row("nat A 1", NASTY, "accept", "accept", True))
+    return Proof(proof.Proof("differ", NASTY, NASTY, (1, 2), rows, (NASTY,)), evidence("prove", "", NASTY[:300]))
 
 
 def elsewhere(explorer: Explorer) -> Explorer:
