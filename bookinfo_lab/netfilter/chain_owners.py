@@ -55,7 +55,7 @@ class ChainOwner:
 
     def __str__(self) -> str:
         if not self.kind:
-            return f"{self.chain} is not ours: {self.why}"
+            return f"{self.chain} is of none of these Services: {self.why}"
         port = f", port {self.port_name}" if self.port_name else ""
         to = f" {self.endpoint}" if self.endpoint else ""
         return f"{self.chain}: Service {self.service}{port} ({self.protocol}), {KINDS[self.kind]}{to}"

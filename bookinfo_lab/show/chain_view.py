@@ -75,9 +75,9 @@ class ChainView:
         head = "".join(f'<th scope="col" style="{style.CELL}">{name}</th>' for name in heads)
         body = "".join(map(self._row, self.entries))
         table = (
-            f'<div style="overflow-x: auto" tabindex="0" role="group" aria-label="rules of the chain"><table '
-            f'style="border-collapse: collapse; width: 100%; {style.TEXT}"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>"
+            f'<div style="overflow-x: auto" tabindex="0" role="group" aria-label="rules of the chain">'
+            f'<table style="border-collapse: collapse; table-layout: auto; width: 100%; {style.TEXT}">'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
         title = (
             f'<p style="margin: 0.3em 0; {style.TEXT}"><strong>{escape.html(self.headline, LONGEST_CELL)}</strong></p>'

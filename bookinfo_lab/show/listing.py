@@ -23,6 +23,7 @@ from bookinfo_lab.show.tables import Table
 from bookinfo_lab.sources.base import Evidence
 
 if TYPE_CHECKING:
+    from bookinfo_lab.show.chain_view import ChainView
     from bookinfo_lab.show.walk import Walk
 
 LONGEST_LINE = 400
@@ -126,6 +127,12 @@ class Rules(Listing):
     def services(self) -> tuple[ServicePath, ...]:
         """What kube-proxy's rules among these do for each Service's entry (`netfilter.service_paths`)."""
         return service_paths.service_paths(self.ruleset)
+
+    def view(self, chain: str, table: str = "nat") -> "ChainView":
+        """The rules of a chain, each with the sentence that `explain` has for it."""
+        from bookinfo_lab.show import chain_view
+
+        return chain_view.view(self.ruleset, table, chain)
 
     def explain(self, chain: str, table: str = "nat") -> tuple[str, ...]:
         """One sentence for each rule of a chain, in order."""

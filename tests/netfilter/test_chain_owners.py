@@ -42,16 +42,16 @@ def ingress(api):
         (
             "KUBE-MARK-MASQ",
             (
-                "KUBE-MARK-MASQ is not ours: kube-proxy's mark for packets whose source address is to be changed (SNAT)"
-                "; it is of no one Service"
+                "KUBE-MARK-MASQ is of none of these Services: kube-proxy's mark for packets whose source address "
+                "is to be changed (SNAT); it is of no one Service"
             ),
         ),
-        ("DOCKER", "DOCKER is not ours: kube-proxy makes no chain of such a name for a Service"),
+        ("DOCKER", "DOCKER is of none of these Services: kube-proxy makes no chain of such a name for a Service"),
         (
             "KUBE-SVC-AAAAAAAAAAAAAAAA",
             (
-                "KUBE-SVC-AAAAAAAAAAAAAAAA is not ours: none of the 2 Service ports given makes that name; "
-                "it may be of a Service port that is gone, or of another cluster"
+                "KUBE-SVC-AAAAAAAAAAAAAAAA is of none of these Services: none of the 2 Service ports given makes that "
+                "name; it may be of a Service port that is gone, or of another cluster"
             ),
         ),
     ],
