@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 from bookinfo_lab import connecting, sandbox
-from bookinfo_lab.sandbox import scenarios
+from bookinfo_lab.sandbox import Sandbox, scenarios
 from bookinfo_lab.sources import recording
 from bookinfo_lab.teach import cut
 
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.sandbox) for name in PLANS])
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running sandbox, as BOOKINFO_LAB_SOURCE names it."""
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A running sandbox."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOOKINFO_LAB_STATE", str(tmp_path_factory.mktemp("state")))
         mesh = sandbox.up(PLANS[request.param](), f"nb-{request.param}", keep=False)
         try:
-            yield f"sandbox:{mesh.name}"
+            yield mesh
         finally:
             mesh.down()
 
@@ -69,6 +69,14 @@ def verdicts(notebook: nbformat.NotebookNode) -> list[str]:
     return [output.data["text/plain"] for cell in cells for output in cell.outputs if "data" in output]
 
 
+def proofs(notebook: nbformat.NotebookNode) -> list[str]:
+    """How each `lab.prove` ended: what the line below its command begins with."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "lab.prove(" in cell.source]
+    shown = [output.data["text/plain"] for cell in cells for output in cell.outputs if "data" in output]
+    assert len(shown) == len(cells)
+    return [re.split("[,:]", text.splitlines()[1])[0] for text in shown]
+
+
 def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     """What was written to stderr."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
@@ -77,12 +85,13 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_and_are_right_in_every_live_mesh(
-    path: Path, live: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, live: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook = executed(path, live, tmp_path, monkeypatch)
+    notebook = executed(path, f"sandbox:{live.name}", tmp_path, monkeypatch)
     told = verdicts(notebook)
     assert len(told) >= 2
     assert [line for line in told if ": right." not in line] == []
+    assert set(proofs(notebook)) <= {"agree"}
     assert complaints(notebook) == []
 
 
@@ -92,6 +101,7 @@ def test_solutions_run_and_are_right_on_the_bundled_recordings(
 ) -> None:
     notebook = executed(path, recorded, tmp_path, monkeypatch)
     assert [line for line in verdicts(notebook) if ": right." not in line] == []
+    assert set(proofs(notebook)) <= {"agree"}
     assert complaints(notebook) == []
 
 
@@ -104,6 +114,12 @@ def test_blanks_are_not_answered_yet_and_the_notebook_goes_on(
     told = verdicts(notebook)
     assert len(told) >= 2
     assert [line for line in told if ": not answered yet." not in line] == []
+
+
+@pytest.mark.parametrize(("number", "at_least"), [("02", 2), ("03", 5)])
+def test_what_a_notebook_says_about_rules_the_kernel_has_proven(number: str, at_least: int) -> None:
+    (path,) = [item for item in SOLUTIONS if item.name.startswith(number)]
+    assert "\n".join(code_cells(cut.read(path))).count("lab.prove(") >= at_least
 
 
 def test_the_learners_copies_are_what_the_command_cuts() -> None:

@@ -118,3 +118,33 @@ def test_the_pods_rules_are_in_the_pod_and_the_nodes_on_the_node(mesh: Sandbox) 
     assert b"KUBE-SERVICES" not in in_pod
     assert b"KUBE-SERVICES" in on_node
     assert b"ISTIO_" not in on_node
+
+
+def test_without_the_rules_that_let_the_proxy_out_one_request_calls_the_proxy_over_and_over() -> None:
+    circling = sandbox.up(scenarios.scenario("sidecar"), "circling", keep=False)
+    try:
+        asking = ["python", "-c", GET.replace("timeout=5", "timeout=2"), "http://ratings:9080/ratings/0", "round"]
+        rules = circling.run("details", ["iptables-nft", "-t", "nat", "-S", "ISTIO_OUTPUT"], uid=0).stdout.decode()
+        owners = ("-m owner --uid-owner 1337", "-m owner --gid-owner 1337", "-m mark --mark 0x539")
+        known = {f"-A ISTIO_OUTPUT {owner} -j RETURN" for owner in owners}
+        letting_out = [line.split()[1:] for line in rules.splitlines() if line in known]
+        assert letting_out
+        for rule in letting_out:
+            circling.run("details", ["iptables-nft", "-t", "nat", "-D", *rule], uid=0)
+        assert circling.run("details", asking).returncode != 0
+        assert connections_out(circling, "details") > 1000
+    finally:
+        circling.down()
+
+
+def test_with_them_one_request_calls_the_proxy_once(mesh: Sandbox) -> None:
+    before = connections_out(mesh, "details")
+    done = mesh.run("details", ["python", "-c", GET, "http://ratings:9080/ratings/0", "once"])
+    assert done.stdout.split()[0] == b"200"
+    assert connections_out(mesh, "details") - before == 1
+
+
+def connections_out(mesh: Sandbox, app: str) -> int:
+    """How many connections the proxy of ``app`` has taken on its outbound side for Bookinfo's port."""
+    asked = ["pilot-agent", "request", "GET", "stats?filter=^listener.0.0.0.0_9080.downstream_cx_total$"]
+    return int(mesh.run(mesh.target(app, "istio-proxy"), asked).stdout.split()[-1])

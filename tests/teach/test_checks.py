@@ -122,7 +122,7 @@ def test_a_check_that_looks_at_nothing_is_a_bug() -> None:
     ("exercise", "said"),
     [
         ("97-9", "notebook 97 has: 97-1, 97-2, 97-3, 97-4"),
-        ("96-1", "notebooks with exercises: 00, 01, 97"),
+        ("96-1", "notebooks with exercises: 00, 01, 02, 03"),
         ("", "as in '01-2'"),
         ("1-2", "as in '01-2'"),
         ("97-1\n", "as in '01-2'"),
