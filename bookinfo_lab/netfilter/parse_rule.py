@@ -80,7 +80,8 @@ class _Reader:
     def _take(self) -> None:
         negated = self._words[self._next] == "!"
         name = self._word("!") if not negated else (self._word("!"), self._word("!"))[1]
-        name = vocabulary.LONG_FORMS.get(name, name)
+        if not self._matches or name not in vocabulary.MATCHES.get(self._matches[-1][0], {}):
+            name = vocabulary.LONG_FORMS.get(name, name)  # a match's own option of that name comes first
         if name in ("-m", "-j", "-g") and negated:
             raise ValueError(f"! cannot stand before {name}")
         if name == "-m":

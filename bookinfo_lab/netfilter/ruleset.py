@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .packet import Packet
     from .sieve import Program
 
-_RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (\S+)\s?(.*)")
+_RULE = re.compile(r"(?:\[(\d+:\d+)\] )?-A \S+\s?(.*)")
 
 
 class _Chain:
@@ -170,8 +170,8 @@ class Ruleset:
             return chain.cache[index]
         number, line = chain.numbers[index], chain.lines[index]
         try:
-            counters, text = _parted(line)
-            rule = parse_rule(text, table, chain.name, index + 1, number, counters)
+            counted, text = _parted(line)
+            rule = parse_rule(text, table, chain.name, index + 1, number, _counters(counted))
         except ValueError as reason:
             raise ParseError(self.source, number, line, str(reason)) from None
         chain.cache[index] = rule
@@ -201,8 +201,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _parted(line: str) -> tuple[tuple[int, int] | None, str]:
-    """A rule's counters and its text after ``-A CHAIN``."""
+def _parted(line: str) -> tuple[str, str]:
+    """A rule's counters as ``PACKETS:BYTES``, "" where there are none, and its text after ``-A CHAIN``."""
     match = _RULE.fullmatch(line.rstrip("\r"))
     assert match is not None  # the index found it by its beginning
-    return (int(match[1]), int(match[2])) if match[1] else None, match[4]
+    return match[1] or "", match[2]
+
+
+def _counters(text: str) -> tuple[int, int] | None:
+    packets, _, count = text.partition(":")
+    if max(len(packets), len(count)) > 20:
+        raise ValueError("a counter has more than 64 bits")
+    return (int(packets), int(count)) if text else None
