@@ -4,6 +4,7 @@ Pure.  `decide` changes the state that it is given.  An `Open` comes back where 
 the kernel's net/ipv4/route.c and fib_frontend.c, net/ipv6/route.c and ip6_output.c.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from .matching import kind_in, local_question
 from .routing import Way, sysctl, way
 from .state import Open, State, text
 
+_EVERY_HOST = {ipaddress.ip_address("224.0.0.1"), ipaddress.ip_address("ff02::1")}  # groups that no host leaves
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -37,17 +39,18 @@ def _route_in(state: State) -> Decision | Open:
     refusal = _martian(state)
     if refusal is not None:
         return refusal
-    if state.tproxy is not None:
-        return _take(state)
     kind = kind_in(state, state.dst)
+    is_group = kind == "MULTICAST"
+    if state.tproxy is not None and not is_group:
+        return _take(state)
     if kind is None:
         return Open(local_question(state.dst), is_lasting=True)
-    if kind == "MULTICAST":
+    if is_group and state.dst not in _EVERY_HOST:
         return Decision(
             what="the destination is a group", ends="unknown", why="whether a process here has joined is not known"
         )
     found = _way(state, state.iif or "")
-    if kind in ("LOCAL", "BROADCAST") or (found is not None and found.kind in ("local", "broadcast")):
+    if is_group or kind in ("LOCAL", "BROADCAST") or (found is not None and found.kind in ("local", "broadcast")):
         return Decision(
             what=f"{text(state.dst, None)} is for this host",
             word="local",
@@ -201,7 +204,7 @@ def _reroute(state: State, is_changed: bool) -> Decision | Open:
 
 
 def _reroute_by_mark(state: State) -> Decision | Open:
-    return _reroute(state, state.mark != state.routed_mark)
+    return _reroute(state, state.is_remade or state.mark != state.routed_mark)
 
 
 def _reroute_by_address(state: State) -> Decision | Open:

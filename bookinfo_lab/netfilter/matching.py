@@ -54,6 +54,8 @@ def failing(condition: Condition, state: State) -> str:
 def _of(match: Match) -> list[Condition]:
     if match.module in _WHOLE:
         return _WHOLE[match.module](match)
+    if match.module in _NEEDS_STATE:
+        return [_asked(match)]
     made: list[Condition] = []
     asks_state = match.module == "conntrack" and match.option("--ctstate") is not None
     for option in match.options:
@@ -64,14 +66,18 @@ def _of(match: Match) -> list[Condition]:
                 condition = _of_an_entry(condition, asks_state)
             made.append(condition)
             continue
-        written = _written(match.module, option)
-        if match.module in _NEEDS_STATE:
-            made.append(_open(_NEEDS_STATE[match.module].format(written), written, option.negated))
-        else:
-            made.append(_unmodelled(written))
+        made.append(_unmodelled(_written(match.module, option)))
     if not match.options and match.module not in _WITHOUT_OPTIONS:
         made.append(_unmodelled(f"-m {match.module}"))
     return made
+
+
+def _asked(match: Match) -> Condition:
+    """One question for all options of a match: a yes to the one that is negated is a no to the match."""
+    is_negated = len(match.options) == 1 and match.options[0].negated
+    options = [replace(item, negated=False) for item in match.options] if is_negated else list(match.options)
+    asked = " ".join(_written(match.module, item) for item in options) or f"-m {match.module}"
+    return _open(_NEEDS_STATE[match.module].format(asked), asked, is_negated)
 
 
 def _of_an_entry(condition: Condition, without: bool) -> Condition:

@@ -41,7 +41,7 @@ class State:
         *("proto", "version", "icmp_type", "icmp_code"),
         *("iif", "out", "next_out", "via", "mark", "routed_mark", "ctmark", "ct", "tracked", "uid", "gid"),
         *("has_socket", "has_template", "entry_mark", "masqueraded_by", "origin", "dnat", "snat"),
-        *("source", "tproxy", "is_second_pass", "stack", "stages", "jumps"),
+        *("source", "tproxy", "is_remade", "is_second_pass", "stack", "stages", "jumps"),
         *("known", "asked", "is_resumed", "depends", "probability", "parent", "view", "facts"),
     )
 
@@ -64,6 +64,7 @@ class State:
         self.snat: tuple[Address | None, int | None] | None = None
         self.source = "kept"
         self.tproxy: int | None = None
+        self.is_remade = False  # a rule of mangle OUTPUT wrote a field that routing asks for
         self.is_second_pass = False
         self.has_template = False  # a CT target has told conntrack how to treat it
         self.entry_mark = 0  # the mark of the entry that conntrack finds

@@ -53,12 +53,22 @@ class Effect:
 def act(rule: Rule, state: State, address: Address | None) -> Effect:
     """What the target of ``rule`` does; ``address`` is the one that a translation writes, where it writes one."""
     if rule.target in WITHOUT_EFFECT:
+        state.is_remade = state.is_remade or (state.stages[0] == "mangle OUTPUT" and _remakes(rule, state))
         return Effect("continue")
     if rule.target in _TRANSLATE:
         return _TRANSLATE[rule.target](rule, state, address)
     if rule.target in _OTHERS:
         return _OTHERS[rule.target](rule, state)
     return Effect("unknown", f"what {rule.target} does is not modelled", "unknown")
+
+
+def _remakes(rule: Rule, state: State) -> bool:
+    """Whether the target changes a field for which mangle OUTPUT routes again: the TOS, in IPv6 the hop limit too."""
+    if rule.target in ("HL", "TTL"):
+        return state.version == 6
+    return rule.target in ("DSCP", "TOS") and not all(
+        item.values and item.values[0] == 0 for item in rule.target_options
+    )
 
 
 def addresses(rule: Rule) -> list[Address] | None:

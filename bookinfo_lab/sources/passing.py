@@ -17,7 +17,7 @@ from bookinfo_lab.kube.parse import parse
 from bookinfo_lab.kube.places import CLIENT, Place
 from bookinfo_lab.netfilter import facts, routing
 from bookinfo_lab.netfilter.packet import Packet
-from bookinfo_lab.sources.base import RESOURCES, FrontDoor, Query, Source
+from bookinfo_lab.sources.base import RESOURCES, FrontDoor, Query, Source, is_proxy
 
 ASKING, ASKED = "productpage", "reviews"  # Bookinfo's: a service, and one that it asks
 PROXY_UID = 1337  # Envoy's, in every Istio
@@ -72,7 +72,8 @@ def _packets(source: Source) -> Iterator[Passing]:
         own = ipaddress.ip_address(host.internal_ip) if named and host.internal_ip else None
         yield from _past_the_node(cast, hosts[host.name], iif, own, door.node_port)
     every = places.places(given, has_client=source.has_client)
-    pod = next(item for item in every if (item.namespace, item.name) == (cast.page.namespace, cast.page.name))
+    containers = [item for item in every if (item.namespace, item.name) == (cast.page.namespace, cast.page.name)]
+    pod = min(containers, key=is_proxy)  # its application's, where it has one
     yield from _past_the_pod(cast, pod, _proxy_mark(source, pod))
 
 

@@ -38,6 +38,8 @@ _Q = rb"\\{0,64}[\"']"  # a quotation mark in a string in a string has many back
 _VALUE = (
     rb"(?:\"(?P<double>(?:\\.|[^\"\\\r\n\0])*)"
     rb"|'(?P<single>[^'\r\n\0]*)"
+    # JSON in a string of JSON: four backslashes are one of the value's, three and a quote a quote of it.
+    rb"|\\\"(?P<inner>(?:\\{4}|\\{3}\"|\\{0,2}[^\\\"\r\n\0])*)(?=\\\")"
     rb"|(?P<q>\\{1,64}[\"'])(?P<nested>(?:(?!(?<!\\)(?P=q))[^\r\n\0])*)"
     rb"|(?P<bare>%s))"
 )
@@ -200,7 +202,7 @@ def _places(field: str, value: bytes) -> Iterable[tuple[int, int]]:
 
 
 def _value(match: re.Match[bytes]) -> tuple[int, int]:
-    return next(match.span(name) for name in ("double", "single", "nested", "bare") if match[name] is not None)
+    return next(match.span(name) for name in ("double", "single", "inner", "nested", "bare") if match[name] is not None)
 
 
 def _span(text: bytes, start: int, end: int, what: str) -> Iterator[Span]:

@@ -28,6 +28,7 @@ class Bench(Protocol):
     def flush(self) -> None: ...
     def write(self, name: str, packet: bytes) -> None: ...
     def observed(self, flow: Flow, heard: Heard, wanted: Callable[[Headers], bool] | None = None) -> Observation: ...
+    def is_answered(self, version: int, original: Tuple) -> bool: ...
 
 
 def observe(bench: Bench, flow: Flow, direction: str) -> Observation:
@@ -47,15 +48,22 @@ def observe(bench: Bench, flow: Flow, direction: str) -> Observation:
                 if not first.complete:
                     return first
                 if first.verdict == "left" and first.final is not None:
-                    return _answered_by_cable(bench, end, first, heard, direction)
+                    return _there(_answered_by_cable(bench, end, first, heard, direction))
                 if first.verdict != "delivered" or first.final is None:
                     raise Refused(f"nobody answers: the first packet was {first.verdict}")
                 if flow.proto != "tcp" or first.answer != "tcp-reset":
-                    return _answered_here(bench, end, first, heard, direction, ends)
+                    return _there(_answered_here(bench, end, first, heard, direction, ends))
             # A closed port: listen there and begin again, since where a random rule sends it may differ.
             stack.enter_context(listener(first.final.dport, "tcp", _wildcard(flow), transparent=False))
             bench.flush()
     raise Refused(f"in {ATTEMPTS} attempts no connection reached a port that an earlier one had reached")
+
+
+def _there(seen: Observation) -> Observation:
+    """The observation, if there is one: a broadcast's TCP segment gets no answer, say."""
+    if seen.why == "nothing was traced":
+        raise Refused("the packet asked for was not sent, or met no hook")
+    return seen
 
 
 def listener(port: int, proto: str, address: str, transparent: bool) -> socket.socket:
@@ -144,6 +152,7 @@ def _answered_by_cable(
     answer = bench.settle()
     if direction == "reply":
         return bench.observed(first.flow, answer, _answers(final))
+    _check_answered(bench, first)
     end.go_on(SERVER_SEQ)
     return bench.observed(first.flow, bench.settle(), _goes_on)
 
@@ -161,8 +170,15 @@ def _answered_here(
     opened = next((frame for frame in _all(heard) if _opens(frame)), None)
     if flow.proto == "tcp" and not flow.local and opened is None:
         raise Refused("the connection did not come about: its answer did not come out")
+    _check_answered(bench, first)
     end.go_on(opened.seq if opened else 0)
     return bench.observed(flow, bench.settle(), _goes_on)
+
+
+def _check_answered(bench: Bench, first: Observation) -> None:
+    """Raises `Refused` where conntrack did not see the answer, because it was dropped, say, or went elsewhere."""
+    if first.sent is None or not bench.is_answered(send.version(first.flow), first.sent):
+        raise Refused("the connection did not come about: its answer did not come through")
 
 
 def _answer(proto: str, request: Tuple, seq: int) -> bytes:

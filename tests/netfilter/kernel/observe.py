@@ -36,7 +36,6 @@ def observation(
     wanted: Callable[[Headers], bool] | None = None,
 ) -> Observation:
     """What happened to the traced packet; ``wanted`` picks it by its headers where others are traced too."""
-    answers = [event.headers for event in heard.events if _is_answer(event) and event.headers]
     events = [event for event in heard.events if not _is_answer(event)]
     if wanted is not None:
         events = _only(events, wanted)
@@ -45,6 +44,12 @@ def observation(
     seen = [event for event in events if event.headers]
     sent = seen[0].headers.tuple if seen and seen[0].headers else None
     final = seen[-1].headers.tuple if seen and seen[-1].headers else None
+    asked_by = {found.src for found in (sent, final) if found}
+    answers = [
+        event.headers
+        for event in heard.events
+        if _is_answer(event) and event.headers and (not asked_by or event.headers.tuple.dst in asked_by)
+    ]
     verdict, out, why = _end(events, names, bool(answers), heard.call_error)
     trouble = trouble or why
     answer = answers[0].error if answers else ""
@@ -73,12 +78,16 @@ def _is_answer(event: Event) -> bool:
 
 
 def _only(events: Iterable[Event], wanted: Callable[[Headers], bool]) -> list[Event]:
-    """The events of base chain runs whose first event shows a wanted packet."""
-    kept, keeping = [], False
+    """The events of base chain runs whose first event shows a wanted packet.
+
+    What a REJECT sends goes its own way before the rule's own event is there: runs of two packets may be mixed.
+    """
+    kept: list[Event] = []
+    keeping: dict[int, bool] = {}
     for event in events:
         if event.headers is not None:
-            keeping = wanted(event.headers)
-        if keeping:
+            keeping[event.id] = wanted(event.headers)
+        if keeping.get(event.id):
             kept.append(event)
     return kept
 

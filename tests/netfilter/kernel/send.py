@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 
 from kernel import frames
@@ -65,6 +66,23 @@ def packet(flow: Flow) -> bytes:
     """The flow's first packet as it stands on the cable."""
     assert flow.src is not None
     return frames.ip_packet(flow.src, flow.dst, frames.NUMBERS[flow.proto], body(flow))
+
+
+def shows(flow: Flow) -> Callable[[frames.Headers], bool]:
+    """Whether headers are those of the flow's first packet and not of an answer, which a TRACE rule may show too."""
+    number = frames.NUMBERS[flow.proto]
+    flags = sum(frames.FLAGS[name] for name in flow.tcp_flags.split(","))
+    kind = frames.ECHO.get(flow.proto, 0) if flow.icmp_type is None else flow.icmp_type
+
+    def is_its(headers: frames.Headers) -> bool:
+        if headers.proto != number:
+            return False
+        # A local SYN may ask for ECN too.
+        return (
+            (headers.flags & 0x3F == flags) if flow.proto == "tcp" else (number not in (1, 58) or headers.kind == kind)
+        )
+
+    return is_its
 
 
 def body(flow: Flow) -> bytes:

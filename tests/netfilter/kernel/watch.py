@@ -20,7 +20,7 @@ from kernel.flow import Connection, RoomError, Tuple
 from kernel.frames import Headers, parse_headers
 
 TABLE = "kernel_oracle"
-NFTRACE_GROUP, CONNTRACK_NEW_GROUP, NFT_TRACE, NFT_GETSETELEM = 9, 1, 17, 13
+NFTRACE_GROUP, CONNTRACK_NEW_GROUP, NFT_TRACE, NFT_GETSETELEM, CT_GET = 9, 1, 17, 13, 1
 POLICY, RULE = 1, 3
 _WATCHED_OUT = """
     meta l4proto tcp tcp flags & (fin|syn|rst|ack) == syn meta nftrace set 1
@@ -206,6 +206,13 @@ class Connections:
             entry = netlink.attributes(data, 20)
             if 1 in entry and 2 in entry:
                 found.append(Connection(_tuple(entry[1]), _tuple(entry[2]), int.from_bytes(entry.get(8, b""))))
+
+
+def is_answered(wire: netlink.Netlink, version: int, original: Tuple) -> bool:
+    """Whether conntrack has an entry for ``original`` and has seen an answer to it (IPS_SEEN_REPLY)."""
+    entries = wire.dump(netlink.CTNETLINK, CT_GET, netlink.FAMILIES[version])
+    found = (entry for entry in entries if 1 in entry and _tuple(entry[1]) == original)
+    return any(int.from_bytes(entry.get(3, b"")) & 2 for entry in found)
 
 
 def _tuple(data: bytes) -> Tuple:

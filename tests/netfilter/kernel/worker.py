@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from kernel import exchange, frames, netlink, rules, send, watch, wiring
-from kernel.flow import Flow, Observation, Refused, RoomError
+from kernel.flow import Flow, Observation, Refused, RoomError, Tuple
 from kernel.observe import Heard, observation
 
 CT_DELETE = 2
@@ -75,14 +75,18 @@ class Bench:
         self.settle()
         if not flow.local:
             self.write(flow.iif, send.packet(flow))
-            return self.observed(flow, self.settle())
+            return self.observed(flow, self.settle(), send.shows(flow))
         with send.open_local(flow) as made:
             call_error = send.send_local(flow, made)
             heard = self.settle()
-            return self.observed(flow, replace(heard, call_error=call_error, socket_error=send.heard_error(made)))
+            heard = replace(heard, call_error=call_error, socket_error=send.heard_error(made))
+            return self.observed(flow, heard, send.shows(flow))
 
     def observed(self, flow: Flow, heard: Heard, wanted: Callable[[frames.Headers], bool] | None = None) -> Observation:
         return observation(flow, heard, self.numbers[send.version(flow)], self.wires.names, wanted)
+
+    def is_answered(self, version: int, original: Tuple) -> bool:
+        return watch.is_answered(self.control, version, original)
 
     def write(self, name: str, packet: bytes) -> None:
         """A packet on the cable to the interface ``name``."""
