@@ -118,8 +118,8 @@ BUGS = (
     Bug(
         "a mark does not change the route",
         "deciding",
-        "_reroute(state, state.mark != state.routed_mark)",
-        "_reroute(state, False)",
+        "state.is_remade or state.mark != state.routed_mark",
+        "state.is_remade",
     ),
     # Other targets
     Bug(
