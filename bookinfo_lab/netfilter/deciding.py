@@ -46,9 +46,11 @@ def _route_in(state: State) -> Decision | Open:
     if kind is None:
         return Open(local_question(state.dst), is_lasting=True)
     if is_group and state.dst not in _EVERY_HOST:
-        return Decision(
-            what="the destination is a group", ends="unknown", why="whether a process here has joined is not known"
-        )
+        joined = f"a process of this host has joined {state.dst}"
+        if joined not in state.known:
+            return Open(joined, is_lasting=True)
+        if not state.known[joined]:
+            return _refused(f"no process here has joined {state.dst}, and this host forwards no groups")
     found = _way(state, state.iif or "")
     if is_group or kind in ("LOCAL", "BROADCAST") or (found is not None and found.kind in ("local", "broadcast")):
         return Decision(
@@ -208,7 +210,7 @@ def _reroute_by_mark(state: State) -> Decision | Open:
 
 
 def _reroute_by_address(state: State) -> Decision | Open:
-    return _reroute(state, state.dnat is not None)
+    return _reroute(state, state.dnat is not None and state.dnat[0] != state.origin[2])
 
 
 def _leaving(state: State) -> Decision:

@@ -117,7 +117,7 @@ MATCHES: dict[str, dict[str, Kind]] = {
     },
     "rt": {
         **dict.fromkeys(("--rt-type", "--rt-len"), INTEGER),
-        "--rt-segsleft": NAME,
+        **dict.fromkeys(("--rt-segsleft", "--rt-0-addrs"), NAME),
         **dict.fromkeys(("--rt-0-res", "--rt-0-not-strict"), FLAG),
     },
 }

@@ -1,4 +1,4 @@
-"""The rules that Debian's docker.io, ufw, firewalld and shorewall write, as both kinds of tools print them."""
+"""Rules that Debian's docker.io, ufw, firewalld and shorewall write, as both kinds of iptables' tools print them."""
 
 import re
 from pathlib import Path

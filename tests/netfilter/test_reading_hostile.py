@@ -382,6 +382,7 @@ def check_whole(rules, text):
 @given(mutated())
 @example("*nat\n:A - [0:0]\n:x# foo\nCOMMIT\n")
 @example("*nat\n:A - [0:0]\n-A A -p tcp\n[1:1] # x\nCOMMIT\n")
+@example("*nat\n:A - [0:0]\njunk:B - [0:0]\n-A A -p tcp\nCOMMIT\n")
 def test_damaged_text_gives_a_value_or_a_parse_error_and_loses_no_line(text):
     rules = looked_at(text)
     if rules is not None:

@@ -240,6 +240,7 @@ def test_facts_and_source_stay_with_the_rules():
         (table(":INPUT"), 2, ":INPUT", "not a line"),
         (table(":INPUT MAYBE [0:0]"), 2, ":INPUT MAYBE [0:0]", "not a line"),
         (table(":INPUT ACCEPT [x:0]"), 2, ":INPUT ACCEPT [x:0]", "not a line"),
+        (table(":A - [0:0]", "junk:B - [0:0]", "-A A -j B"), 3, "junk:B - [0:0]", "not a line"),
         (table(":A - [0:0]", ":B# none"), 3, ":B# none", "not a line"),
         (table(":A - [0:0]", ":two words - [0:0]"), 3, ":two words - [0:0]", "not a line"),
         (table(":INPUT ACCEPT [0:0]", "-A NOWHERE -j DROP"), 3, "-A NOWHERE -j DROP", "chain that was not declared"),

@@ -76,7 +76,7 @@ BUGS = (
     Bug(
         "no route is looked up after DNAT",
         "deciding",
-        "_reroute(state, state.dnat is not None)",
+        "_reroute(state, state.dnat is not None and state.dnat[0] != state.origin[2])",
         "_reroute(state, False)",
     ),
     Bug(
