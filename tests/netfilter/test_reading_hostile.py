@@ -27,7 +27,7 @@ from bookinfo_lab.netfilter.values import (
 
 FIREWALLS = Path(__file__).parents[1] / "data" / "firewalls"
 # No database of examples: the checkout may belong to another user than the one who runs the tests.
-many = settings(max_examples=400, deadline=None, database=None)
+many = settings(max_examples=250, deadline=None, database=None)
 some = settings(max_examples=25, deadline=None, database=None)
 
 NUMBER, BYTE = st.integers(0, 2**32 - 1), st.integers(0, 255)
@@ -216,7 +216,7 @@ def test_each_targets_options_read_back(target, data):
     assert written_and_read(rule) == rule
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=25, deadline=None, database=None)
 @given(
     st.lists(
         st.tuples(

@@ -157,8 +157,8 @@ inside() { # NAME BACKEND, in the namespaces
 layer() { # NAME BACKEND DEBS OUT: makes the layer and goes in
     mount --make-rprivate /
     mount -t tmpfs none /mnt
-    mkdir /mnt/upper /mnt/work /mnt/root
-    mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+    mkdir /mnt/upper /mnt/scratch /mnt/root
+    mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/scratch /mnt/root
     for deb in "$3"/*.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar --extract --keep-directory-symlink --directory /mnt/root
     done
