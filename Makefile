@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.11 names the interpreter, ARGS='…' adds words to pytest's or bookinfo-lab's command line.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tour lab notebooks recordings test lint lock resolve clean
+.PHONY: help setup tour lab notebooks recordings test test-cluster lint lock resolve clean
 
 VENV := .venv/bin
 ARGS :=
@@ -14,7 +14,7 @@ PYTHONS := 3.11 3.14
 export PYTHON
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1  \t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1  \t/p' Makefile
 
 setup: ## .venv with everything in it, and the Debian packages where you may install them
 	@sh tools/setup.sh
@@ -33,6 +33,14 @@ recordings: setup ## the bundled recordings again, from fresh sandboxes
 
 test: setup ## every test that this machine can run; a skipped one says why
 	@$(VENV)/python -m pytest $(ARGS)
+
+test-cluster: setup ## the tests that need a Kubernetes cluster, on the one of KUBECONFIG; without one it says so
+	@if [ -n "$$BOOKINFO_LAB_TEST_CLUSTER" ]; then export BOOKINFO_LAB_REQUIRE=cluster; \
+	elif [ -n "$$KUBECONFIG" ] || [ -e "$$HOME/.kube/config" ]; then \
+		export BOOKINFO_LAB_TEST_CLUSTER=$(CURDIR)/tests/cluster/own; \
+	else echo "test-cluster: no cluster to test on; set KUBECONFIG to one where you may make namespaces and roles" >&2; \
+		exit 2; fi; \
+	$(VENV)/python -m pytest tests/cluster $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(VENV)/ruff check .

@@ -15,10 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bookinfo_lab import cli_cluster
 from bookinfo_lab.errors import LabError
 
 if TYPE_CHECKING:
     from bookinfo_lab.netfilter.ruleset import Ruleset
+    from bookinfo_lab.sources.base import Source
 
 _NEVER = "jupyterlab.NeverCheckForUpdate"  # nothing in the lab asks the internet
 Command = Callable[[argparse.Namespace], int]
@@ -84,7 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     def named(made: argparse.ArgumentParser) -> None:
         made.add_argument("--name", default="default", help="the sandbox's name (default: default)")
 
-    made = add("doctor", _doctor, "what this machine can do, each 'no' with the line that mends it")
+    def of_either(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--name", help="the sandbox's name (default: default)")
+        cli_cluster.options(made)
+
+    made = add("doctor", _doctor, "what this machine, or a cluster, can do, each 'no' with the line that mends it")
+    made.add_argument(
+        "--source", type=cli_cluster.context_of, metavar="SOURCE", help="kubernetes or kubernetes:CONTEXT"
+    )
+    made.add_argument("-n", "--namespace", default="", help="the cluster's namespace (default: the context's)")
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
     made = add("tour", _tour, "run every notebook without a browser, write them as HTML, print one request's journey")
@@ -113,28 +123,31 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
     made = add("exec", _exec, "run a command inside a pod, node or client")
-    _target_options(made, named)
-    made.usage = "%(prog)s [-h] [--name NAME] [-c CONTAINER] [--uid UID] TARGET -- COMMAND …"
+    _target_options(made, of_either)
+    made.usage = (
+        "%(prog)s [-h] [--name NAME | --source SOURCE] [-n NAMESPACE | -A] [--allow LEAVE,…] [-c CONTAINER] "
+        "[--uid UID] TARGET -- COMMAND …"
+    )
 
     made = add("shell", _shell, "a shell inside a pod, node or client")
-    _target_options(made, named)
+    _target_options(made, of_either)
 
     made = add("logs", _logs, "what a container has written to its standard output")
-    named(made)
+    of_either(made)
     made.add_argument("-c", "--container", default="", help="a container of the pod other than its application's")
     made.add_argument("target", metavar="TARGET", help="a pod, an app, app-version, NAMESPACE/…")
 
     made = add("objects", _objects, "the Kubernetes API objects, as kubectl prints them with -o json")
-    named(made)
+    of_either(made)
     made.add_argument("resource", metavar="RESOURCE", help="pods, services, endpointslices or nodes")
 
     made = add("capture", _capture, "capture packets as pcapng on stdout, until Ctrl-C or for --seconds")
-    named(made)
+    of_either(made)
     made.add_argument("--seconds", type=_seconds, metavar="S", help="end after this long (default: at Ctrl-C)")
     made.add_argument("points", nargs="+", metavar="TARGET[:eth0|lo|veth]", help="where to capture")
 
     made = add("record", _record, "write all evidence, redacted, to a new folder or .zip")
-    named(made)
+    of_either(made)
     made.add_argument("--scenario", default="sidecar", help="what to make where no sandbox of that name runs")
     made.add_argument("--list", action="store_true", dest="only_list", help="list what it would hold, write nothing")
     made.add_argument("path", metavar="DIR", help="a folder that does not exist yet, or a name ending in .zip")
@@ -142,7 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     made = add("journey", _journey, "send one request through the front door and show its hops")
     made.add_argument("path", nargs="?", default="/productpage", metavar="URL-PATH")
     made.add_argument("--name", help="a sandbox that runs (default: one for this command alone)")
+    made.add_argument("--source", type=cli_cluster.context_of, metavar="SOURCE", help=argparse.SUPPRESS)
     made.add_argument("--scenario", default="sidecar", help="what to make where none runs")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
+
+    made = add("uninstall", cli_cluster.uninstall, "take away what labs left in a cluster of your own")
+    made.add_argument("--traces", action="store_true", help="delete every lab's pods, name the containers that remain")
+    cli_cluster.options(made, allow=False)
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
     _walk_options(add("walk", _walk, "where a packet goes through a file of packet-filter rules, and why"))
@@ -180,7 +199,9 @@ def _target_options(made: argparse.ArgumentParser, named: Callable[[argparse.Arg
     named(made)
     made.add_argument("-c", "--container", default="", help="a container of the pod other than its application's")
     made.add_argument("--uid", type=_uid, help="the user to be there (default: the container's own)")
-    made.add_argument("target", metavar="TARGET", help="client, node[/NAME], a pod, an app, app-version, NAMESPACE/…")
+    made.add_argument(
+        "target", metavar="TARGET", help="client, node[/NAME], service/NAME, a pod, an app, app-version, NAMESPACE/…"
+    )
 
 
 def _port(text: str) -> int:
@@ -224,11 +245,21 @@ def _print_json(document: Any) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from bookinfo_lab import doctor
 
-    report = doctor.examine()
+    if arguments.namespace and arguments.source is None:
+        raise LabError("a namespace is a cluster's: doctor --source kubernetes -n NAMESPACE")
+    if arguments.source is None:
+        report, as_page = doctor.examine(), doctor.as_page
+    else:
+        from bookinfo_lab.connecting import NAMESPACE
+        from bookinfo_lab.doctor import cluster
+        from bookinfo_lab.doctor.cluster_page import as_cluster_page
+
+        namespace = arguments.namespace or os.environ.get(NAMESPACE, "")
+        report, as_page = cluster.examine(arguments.source, namespace), as_cluster_page
     if arguments.json:
         _print_json(doctor.as_document(report))
     else:
-        print(doctor.as_page(report))
+        print(as_page(report))
     return 0 if doctor.is_fit(report) else 1
 
 
@@ -315,46 +346,61 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _exec(arguments: argparse.Namespace) -> int:
-    from bookinfo_lab import sandbox, terminal
-
     if not arguments.argv:
         raise LabError("exec needs a command: bookinfo-lab exec TARGET -- COMMAND …")
-    mesh = sandbox.attach(arguments.name)
+    context = cli_cluster.asked(arguments)
+    if context is not None:
+        return cli_cluster.run(arguments, context, cli_cluster.execute)
+    from bookinfo_lab import sandbox, terminal
+
+    mesh = sandbox.attach(arguments.name or sandbox.DEFAULT_NAME)
     return terminal.attached(mesh, mesh.target(arguments.target, arguments.container), arguments.argv, arguments.uid)
 
 
 def _shell(arguments: argparse.Namespace) -> int:
+    context = cli_cluster.asked(arguments)
+    if context is not None:
+        return cli_cluster.run(arguments, context, cli_cluster.shell)
     from bookinfo_lab import sandbox, terminal
 
-    mesh = sandbox.attach(arguments.name)
+    mesh = sandbox.attach(arguments.name or sandbox.DEFAULT_NAME)
     return terminal.shell(mesh, mesh.target(arguments.target, arguments.container), arguments.uid)
 
 
 def _logs(arguments: argparse.Namespace) -> int:
+    context = cli_cluster.asked(arguments)
+    if context is not None:
+        return cli_cluster.run(arguments, context, cli_cluster.logs)
     from bookinfo_lab import sandbox
 
-    mesh = sandbox.attach(arguments.name)
+    mesh = sandbox.attach(arguments.name or sandbox.DEFAULT_NAME)
     return _write(mesh.logs(mesh.target(arguments.target, arguments.container)).encode())
 
 
 def _objects(arguments: argparse.Namespace) -> int:
+    context = cli_cluster.asked(arguments)
+    if context is not None:
+        return cli_cluster.run(arguments, context, cli_cluster.objects)
     from bookinfo_lab import sandbox
     from bookinfo_lab.sources.base import Query
     from bookinfo_lab.sources.sandbox import SandboxSource
 
-    source = SandboxSource(sandbox.attach(arguments.name))
+    source = SandboxSource(sandbox.attach(arguments.name or sandbox.DEFAULT_NAME))
     return _write(source.fetch(Query("objects", None, (arguments.resource,))).raw)
 
 
 def _capture(arguments: argparse.Namespace) -> int:
+    if os.isatty(1):
+        raise LabError("a capture is binary: send it to a file (… > FILE.pcapng) or into a program (… | tshark -r -)")
+    context = cli_cluster.asked(arguments)
+    if context is not None:
+        return cli_cluster.run(arguments, context, cli_cluster.capture)
     from bookinfo_lab import sandbox
     from bookinfo_lab.lab import Lab
     from bookinfo_lab.sandbox import sniff
     from bookinfo_lab.sources.sandbox import SandboxSource
 
-    if os.isatty(1):
-        raise LabError("a capture is binary: send it to a file (… > FILE.pcapng) or into a program (… | tshark -r -)")
-    mesh = sandbox.attach(arguments.name)
+    mesh = sandbox.attach(arguments.name or sandbox.DEFAULT_NAME)
     lab = Lab(SandboxSource(mesh))
     points = [lab.point(item) for item in arguments.points]
     woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -369,7 +415,12 @@ def _record(arguments: argparse.Namespace) -> int:
     from bookinfo_lab import connecting
     from bookinfo_lab.sources import recording
 
-    source = connecting.sandbox_source(arguments.scenario, arguments.name)
+    context = cli_cluster.asked(arguments)
+    source: Source
+    if context is None:
+        source = connecting.sandbox_source(arguments.scenario, arguments.name or "default")
+    else:
+        source = cli_cluster.connected(arguments, context)
     try:
         if arguments.only_list:
             print("\n".join(recording.listing(source)))
@@ -392,6 +443,10 @@ def _write(raw: bytes) -> int:
 
 
 def _journey(arguments: argparse.Namespace) -> int:
+    if cli_cluster.asked(arguments) is not None:
+        raise LabError(
+            "a journey is drawn of a sandbox's request, not yet of a cluster's: give --name NAME of a sandbox"
+        )
     from bookinfo_lab import journey, sandbox
     from bookinfo_lab.sandbox import requests, scenarios
 

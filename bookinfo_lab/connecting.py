@@ -174,5 +174,11 @@ def _announce(lab: Lab) -> None:
         from IPython.display import display
 
         display(lab)  # type: ignore[no-untyped-call]
+        if lab.source.kind == CLUSTER:
+            from bookinfo_lab.show import missing
+
+            missing.install()
     else:
-        sys.stderr.write(f"bookinfo-lab: {lab!r}\n")
+        from bookinfo_lab.show import banner
+
+        sys.stderr.write(f"bookinfo-lab: {banner.as_text(lab.source, lab.why)}\n")

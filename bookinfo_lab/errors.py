@@ -29,6 +29,10 @@ class Unsupported(LabError):
     """This machine or this input lacks something the request needs; the message names it."""
 
 
+class NotShown(LabError):
+    """What a source does not have or may not give: leave, a right or a part of the cluster is missing; says which."""
+
+
 class SourceError(LabError):
     """A command that fetches evidence, or builds the sandbox, failed."""
 

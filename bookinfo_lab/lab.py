@@ -60,7 +60,7 @@ class Lab:
 
     def place(self, target: str, container: str = "") -> Place:
         """The one place that ``target`` names; LabError lists the candidates where it is ambiguous or unknown."""
-        objects = self.objects("pods", "nodes")
+        objects = self.objects("pods", "nodes", *(["services"] if places.is_service(target) else []))
         return places.find(target, objects, container, has_client=self.source.has_client)
 
     # The cluster's objects
@@ -98,7 +98,7 @@ class Lab:
 
         place = self.place(target)
         evidence = self.source.fetch(Query("rules", place, (program,)))
-        return Rules(evidence, read_facts=lambda: self._facts(place))
+        return Rules(evidence, read_facts=lambda: self._facts(place, program))
 
     def prove(self, walk: "Walk") -> "Proof":
         """Send the walked packet for real and lay the kernel's own trace of it beside the prediction, rule by rule.
@@ -210,11 +210,17 @@ class Lab:
         """Let go of the source: a sandbox that `connect` started ends."""
         self.source.close()
 
-    def _facts(self, place: Place) -> "Facts":
-        from bookinfo_lab.netfilter import facts
+    def _facts(self, place: Place, program: str) -> "Facts":
+        from bookinfo_lab.netfilter import facts, nft_tables
 
         kinds = ("addresses", "routes", "routing-rules", "sysctls")
-        return facts.facts(*(self.source.fetch(Query(kind, place)).text for kind in kinds), place=str(place))
+        read = [self.source.fetch(Query(kind, place)).text for kind in kinds]
+        try:
+            both = [self.source.fetch(Query("rules", place, (name,))).text for name in ("nft", "iptables-legacy-save")]
+            others = nft_tables.beside(program, *both)
+        except LabError:
+            others = None  # not installed there, or not recorded: the walk says that it took this for granted
+        return facts.facts(*read, place=str(place), other_tables=others)
 
     def _listing(self, kind: str, target: str, *arguments: str, container: str = "") -> "Listing":
         from bookinfo_lab.show.listing import Listing

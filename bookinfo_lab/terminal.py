@@ -10,12 +10,11 @@ import select
 import signal
 import socket
 import struct
-import sys
 import termios
-import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from bookinfo_lab import raw_terminal
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.sandbox import Sandbox, channel, wait_for_status
 from bookinfo_lab.sandbox.targets import Target
@@ -31,7 +30,7 @@ def attached(mesh: Sandbox, target: Target, argv: Sequence[str], uid: int | None
 
 def shell(mesh: Sandbox, target: Target, uid: int | None) -> int:
     """Run a shell there with a terminal of its own; its exit status."""
-    if not (os.isatty(0) and os.isatty(1)):
+    if not raw_terminal.is_there():
         return attached(mesh, target, ["sh"], uid)
     argv = ["bash", "--norc"] if os.path.exists("/bin/bash") else ["sh"]
     env = {"TERM": os.environ.get("TERM", "dumb"), "PS1": f"{target} \\$ "}
@@ -39,7 +38,7 @@ def shell(mesh: Sandbox, target: Target, uid: int | None) -> int:
         reply, descriptors = channel.receive(connection)
         if "error" in reply:
             raise LabError(reply["error"])
-        with _raw_terminal(), _following_size(descriptors[0]):
+        with raw_terminal.raw(), _following_size(descriptors[0]):
             _copy(descriptors[0])
         os.close(descriptors[0])
         return wait_for_status(connection, argv, None)
@@ -82,17 +81,6 @@ def _passing_signals(connection: socket.socket) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _raw_terminal() -> Iterator[None]:
-    saved = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSAFLUSH, saved)
-        sys.stdout.flush()
 
 
 @contextmanager

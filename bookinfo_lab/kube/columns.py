@@ -4,10 +4,13 @@ Pure.  Follows kubernetes pkg/printers/internalversion/printers.go and apimachin
 taken as they come: what is missing or of another type is shown as kubectl shows it, `<none>` or `<unknown>`.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from bookinfo_lab.errors import LabError
 
@@ -22,6 +25,72 @@ class Sheet:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+class _Meta(TypedDict, total=False):
+    namespace: Any
+    name: Any
+    creationTimestamp: Any
+    deletionTimestamp: Any
+
+
+class _Container(TypedDict, total=False):
+    name: Any
+    restartPolicy: Any
+
+
+class _Spec(TypedDict, total=False):
+    nodeName: Any
+    readinessGates: Any
+    initContainers: list[_Container] | None
+    containers: list[_Container] | None
+
+
+class _Condition(TypedDict, total=False):
+    type: Any
+    status: Any
+    reason: Any
+
+
+class _Ran(TypedDict, total=False):
+    name: Any
+    ready: Any
+    started: Any
+    restartCount: Any
+    state: Any
+    lastState: Any
+
+
+class _Status(TypedDict, total=False):
+    phase: Any
+    reason: Any
+    podIP: Any
+    podIPs: Any
+    nominatedNodeName: Any
+    conditions: list[_Condition] | None
+    initContainerStatuses: list[_Ran] | None
+    containerStatuses: list[_Ran] | None
+
+
+class _Pod(TypedDict, total=False):
+    metadata: _Meta
+    spec: _Spec
+    status: _Status
+
+
+class _Pods(TypedDict):
+    items: list[_Pod]
+
+
+def read(resource: str, raw: bytes) -> list[Item]:
+    """The objects of a List in JSON, at least with the fields that columns show: most of a Pod is something else."""
+    if resource == "pods":
+        try:
+            found: Any = msgspec.json.decode(raw, type=_Pods)["items"]
+            return list(found)
+        except msgspec.DecodeError:
+            pass  # something in it is not of its type: it is shown as kubectl shows that
+    return list(json.loads(raw)["items"])
 
 
 def of(resource: str, items: Iterable[Item], now: float) -> Sheet:

@@ -37,7 +37,10 @@ class LoadBalancerIngress:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service.  ``cluster_ips`` is empty for a headless or ExternalName one, ``session_affinity_s`` 0 for none."""
+    """A Service.  ``cluster_ips`` is empty for a headless or ExternalName one, ``session_affinity_s`` 0 for none.
+
+    ``load_balancer_names`` are the names by which its load balancer is reached where that has no fixed address.
+    """
 
     namespace: str
     name: str
@@ -46,6 +49,7 @@ class Service:
     cluster_ips: tuple[Address, ...] = ()
     external_ips: tuple[Address, ...] = ()
     load_balancer: tuple[LoadBalancerIngress, ...] = ()
+    load_balancer_names: tuple[str, ...] = ()
     load_balancer_source_ranges: tuple[Network, ...] = ()
     external_traffic_policy: str = ""
     internal_traffic_policy: str = "Cluster"

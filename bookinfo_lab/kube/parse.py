@@ -96,6 +96,7 @@ def _service(root: Field) -> Service:
     if spec["sessionAffinity"].text("None") == "ClientIP":
         affinity_s = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].integer(SESSION_AFFINITY_S)
     exposed = kind in ("NodePort", "LoadBalancer") or bool(spec["externalIPs"].each())
+    ingress = root["status"]["loadBalancer"]["ingress"].each()
     return Service(
         namespace,
         name,
@@ -105,9 +106,10 @@ def _service(root: Field) -> Service:
         external_ips=tuple(item.address() for item in spec["externalIPs"].each()),
         load_balancer=tuple(
             LoadBalancerIngress(item["ip"].address(), item["ipMode"].text("VIP"))
-            for item in root["status"]["loadBalancer"]["ingress"].each()
+            for item in ingress
             if item["ip"].text("")
         ),
+        load_balancer_names=tuple(filter(None, (item["hostname"].text("") for item in ingress))),
         load_balancer_source_ranges=tuple(item.network() for item in spec["loadBalancerSourceRanges"].each()),
         external_traffic_policy=spec["externalTrafficPolicy"].text("Cluster" if exposed else ""),
         internal_traffic_policy=spec["internalTrafficPolicy"].text("Cluster"),

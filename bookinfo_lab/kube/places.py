@@ -1,7 +1,8 @@
-"""What a learner may name: `client`, `node`, a pod, an app, an app-version, `NAMESPACE/…`.
+"""What a learner may name: `client`, `node`, `service/NAME`, a pod, an app, an app-version, `NAMESPACE/…`.
 
 A name and the cluster's objects come in, the one place that it means comes out.  A name is matched in that
 order; one that fits several places is an error that lists them, and one that fits none lists what there is.
+A Service means the first of the pods behind it, by name, as one of them does to kubectl.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from .objects import Objects, Pod
 from .parse import Given, parse
 
 PROXY_CONTAINERS = ("istio-proxy", "istio-ingress")
+OWNED = "bookinfo-lab.dev/owner"  # the label of everything that a lab makes in a cluster; its pods are no places
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,12 +31,17 @@ class Place:
 
 
 CLIENT = Place("client", "", "client", "")
+_SERVICE = ("service", "svc", "services")  # as kubectl writes it
 
 
 def places(given: Given, *, has_client: bool = True) -> tuple[Place, ...]:
-    """Every place there is: the client, the nodes, then each running container of each pod that has not ended."""
+    """Every place there is: the client, the nodes, then each running container of each pod that has not ended.
+
+    Where the nodes may not be listed they are those that the pods name.
+    """
     objects = parse(given)
-    nodes = [Place("node", "", node.name, "") for node in objects.nodes]
+    named = [node.name for node in objects.nodes] or sorted({pod.node_name for pod in objects.pods} - {""})
+    nodes = [Place("node", "", name, "") for name in named]
     pods = [
         Place("pod", pod.namespace, pod.name, item.name) for pod in _alive(objects) for item in pod.running_containers
     ]
@@ -51,7 +58,7 @@ def find(name: str, given: Given, container: str = "", *, has_client: bool = Tru
     namespace, _, rest = name.rpartition("/")
     found = [item for item in known if item.kind != "pod" and _means(item, name)]
     if not found:
-        pods = _pods(namespace, rest, _alive(objects))
+        pods = _behind(name, objects) if is_service(name) else _pods(namespace, rest, _alive(objects))
         found = [item for item in known if (item.namespace, item.name) in pods]
     shown = sorted({str(item) for item in found})
     if not shown:
@@ -61,8 +68,28 @@ def find(name: str, given: Given, container: str = "", *, has_client: bool = Tru
     return _in_container(container, found, shown[0])
 
 
+def is_service(name: str) -> bool:
+    """Whether the name is a Service's, so that finding its pods takes the cluster's Services."""
+    return name.count("/") in (1, 2) and name.split("/")[-2] in _SERVICE
+
+
+def _behind(name: str, objects: Objects) -> set[tuple[str, str]]:
+    """The first pod behind a Service, in each namespace that has such a Service."""
+    *namespace, _, own = name.split("/")
+    services = [
+        item for item in objects.services if item.name == own and item.namespace in (namespace or [item.namespace])
+    ]
+    found: dict[str, str] = {}
+    for service in services:
+        for pod in sorted(_alive(objects), key=lambda pod: pod.name):
+            is_chosen = service.selector and service.selector.items() <= pod.labels.items()
+            if is_chosen and pod.namespace == service.namespace:
+                found.setdefault(service.namespace, pod.name)
+    return set(found.items())
+
+
 def _alive(objects: Objects) -> list[Pod]:
-    return [pod for pod in objects.pods if pod.phase not in ("Succeeded", "Failed")]
+    return [pod for pod in objects.pods if pod.phase not in ("Succeeded", "Failed") and OWNED not in pod.labels]
 
 
 def _means(item: Place, name: str) -> bool:

@@ -64,7 +64,8 @@ class Facts:
 
     ``sysctls`` maps names such as ``net.ipv4.ip_forward`` to values.  ``out`` is an interface by which packets leave,
     said outright where no routes are known.  ``bridges`` are the interfaces that others are ports of.  ``place`` names
-    the namespace as a lab does, "" for none of a lab's.
+    the namespace as a lab does, "" for none of a lab's.  ``other_tables`` are nftables tables that decide beside those
+    that iptables-save shows (`nft_tables`).
     """
 
     addresses: tuple[InterfaceAddress, ...] | None = None
@@ -75,6 +76,7 @@ class Facts:
     owned: frozenset[Address] = field(default=frozenset())  # addresses of this host whose interface is not known
     bridges: frozenset[str] | None = None
     place: str = ""
+    other_tables: tuple[str, ...] | None = None
 
     @property
     def knows_addresses(self) -> bool:

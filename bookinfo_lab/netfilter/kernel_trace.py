@@ -217,6 +217,24 @@ def rule_numbers(listing: str) -> Mapping[tuple[str, str, int], tuple[str, int]]
     return numbers
 
 
+def base_chains(listing: str) -> frozenset[tuple[str, str]]:
+    """(table, chain) of the IP chains that hang on a hook, by what ``nft list ruleset`` printed.
+
+    iptables-save names a table's built-in chains also where the kernel has none of them: they are made when a rule is.
+    """
+    found = set()
+    table = chain = ""
+    for line in listing.split("\n"):
+        words = line.split()
+        if not line.startswith(("\t", " ")) and words[:1] == ["table"] and len(words) > 2:
+            table = words[2] if words[1] in ("ip", "ip6", "inet") else ""
+        elif words[:1] == ["chain"] and len(words) > 2 and line[:1] == "\t" and line[1:2] != "\t":
+            chain = words[1]
+        elif words[:1] == ["type"] and "hook" in words and table:
+            found.add((table, chain))
+    return frozenset(found)
+
+
 def tracing_table(name: str, own: str, flow: Flow, *, is_local: bool, is_established: bool) -> str:
     """The nft command that adds the table ``name``: it traces the packets of ``flow`` and decides nothing about them.
 

@@ -119,7 +119,7 @@ def _closest(
     for number, outcome in enumerate(trace.outcomes):
         steps = predicted(trace.branch(outcome))
         for events in dict.fromkeys([*first, whole]):
-            rows = (*lay(steps, read_events(events, attempt.handles)), *ends(outcome, attempt, events))
+            rows = (*lay(steps, read_events(events, attempt.handles), attempt.handles), *ends(outcome, attempt, events))
             wrong = sum(row.same is False for row in rows)
             found.append(((wrong, outcome.verdict == "unknown", len(found)), number, rows))
     _, number, rows = min(found, key=lambda item: item[0])

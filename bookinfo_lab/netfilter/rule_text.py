@@ -15,6 +15,7 @@ def rule(
     not_source: str = "",
     destination: str = "",
     not_destination: str = "",
+    in_: str = "",
     out: str = "",
     protocol: str = "",
     comment: str = "",
@@ -22,14 +23,16 @@ def rule(
 ) -> str:
     """A rule's text after ``-A CHAIN``.
 
-    ``source`` and ``destination`` are CIDRs (an address with /32), ``out`` an interface, ``matches`` the text after
-    each ``-m``, ``target`` the text after ``-j``; an empty target makes a rule that only counts.
+    ``source`` and ``destination`` are CIDRs (an address with /32), ``in_`` and ``out`` interfaces, ``matches`` the
+    text after each ``-m``, ``target`` the text after ``-j``; an empty target makes a rule that only counts.
     """
     words = []
     if source or not_source:
         words.append(f"-s {source}" if source else f"! -s {not_source}")
     if destination or not_destination:
         words.append(f"-d {destination}" if destination else f"! -d {not_destination}")
+    if in_:
+        words.append(f"-i {in_}")
     if out:
         words.append(f"-o {out}")
     if protocol:

@@ -166,7 +166,8 @@ def _path(
     address, protocol, port = key
     reading = reader.read(Entry(address, protocol, port), rules)
     refusals = [*reading.refusals]
-    for rule in guards:
+    is_for_all = any(not way.when for way in reading.ways)  # no packet is left that a guard could refuse
+    for rule in () if is_for_all else guards:
         answer = rule.target_option("--reject-with")
         refusals.append(Refusal(rule.target, str(answer.values[0]) if answer else "", _why(rule), rule.where))
     kind = _kind(address, rules, guards)
@@ -198,20 +199,23 @@ def _why(rule: Rule) -> str:
 
 def _general(reading: Reading) -> Way | None:
     """The way of a client that is neither pod nor node: it meets the ranges, and every condition not to be another."""
-    allowed = set(reading.source_ranges)
+    # A source range may be the pods' own: who meets the condition that tells pods from others is a pod.
+    of_pods = (rule.option("-s") for rule in reading.rules if rule.chain.startswith(("KUBE-EXT-", "KUBE-XLB-")))
+    allowed = set(reading.source_ranges) - {str(option.values[0]) for option in of_pods if option}
     return next((way for way in reading.ways if {item for item in way.when if item[:4] != "not "} <= allowed), None)
 
 
 def _kind(address: Address | None, rules: list[Rule], guards: list[Rule]) -> Kind:
     if address is None:
         return "node-port"
-    targets = tuple(rule.target for rule in rules)
-    if any(target.startswith("KUBE-FW-") for target in targets):
+    # An external IP may be a load balancer's too: the first rule takes the packet.
+    outside = next((rule.target for rule in rules if rule.target.startswith(("KUBE-EXT-", "KUBE-FW-"))), "")
+    if outside.startswith("KUBE-FW-"):
         return "load-balancer"
     said = next((kind for rule in rules if (kind := kind_in(rule))), "")
     if said == "external-ip":
         return "external-ip"
-    if any(target.startswith("KUBE-EXT-") for target in targets):
+    if outside:
         return "load-balancer" if said == "load-balancer" else "external"
     if rules:
         # Nothing but an external IP of 2017 asks whether a packet came over a bridge.

@@ -6,7 +6,7 @@ differ, None where there is nothing to compare.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from ipaddress import ip_address
@@ -14,11 +14,12 @@ from ipaddress import ip_address
 from bookinfo_lab.trace import Outcome, Step
 
 from .attempt import Attempt
-from .kernel_trace import Event, Header, rule_numbers
+from .kernel_trace import Event, Header, base_chains, rule_numbers
 
 _RULE = re.compile(r"(\S+) (\S+) \d+")
 _POLICY = re.compile(r"policy (\S+) (\S+)")
 _OPEN = "cannot be told"
+_NO_CHAIN = "the kernel has no such chain: it has no rule"
 # What ends a walk through a hook is one of these to the kernel; a NAT target accepts the packet and changes it.
 _TO_KERNEL = {
     "continue": "continue",
@@ -86,15 +87,16 @@ def read_events(events: Sequence[Event], handles: str) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def lay(steps: Sequence[Step], places: Sequence[Place]) -> tuple[Row, ...]:
-    """Both side by side, in order."""
+def lay(steps: Sequence[Step], places: Sequence[Place], handles: str) -> tuple[Row, ...]:
+    """Both side by side, in order; ``handles`` as `read_events` takes it."""
+    there = base_chains(handles)
     matcher = SequenceMatcher(None, [step.where for step in steps], [place.where for place in places], autojunk=False)
     rows: list[Row] = []
     for kind, start, end, first, last in matcher.get_opcodes():
         if kind == "equal":
             rows += [_both(step, place) for step, place in zip(steps[start:end], places[first:last], strict=True)]
         else:
-            rows += [_only_predicted(step) for step in steps[start:end]]
+            rows += [_only_predicted(step, there) for step in steps[start:end]]
             rows += [_only_seen(place) for place in places[first:last]]
     return tuple(rows)
 
@@ -115,7 +117,11 @@ def _words(verdict: str, more: Sequence[str]) -> str:
     return ", ".join([verdict, *more])
 
 
-def _only_predicted(step: Step) -> Row:
+def _only_predicted(step: Step, there: Collection[tuple[str, str]]) -> Row:
+    """A step that was not seen; a policy of a chain that only iptables-save shows cannot be."""
+    policy = _POLICY.fullmatch(step.where)
+    if policy and (policy[1], policy[2]) not in there and step.verdict == "accept":
+        return Row(step.where, step.what, step.verdict, _NO_CHAIN, None, False)
     is_open = step.matched is None and _RULE.fullmatch(step.where) is not None
     said = _OPEN if is_open else step.verdict
     return Row(step.where, step.what, said, "", None if is_open else False, _RULE.fullmatch(step.where) is not None)
@@ -187,9 +193,10 @@ def ends(outcome: Outcome, attempt: Attempt, events: Sequence[Event]) -> tuple[R
     rows = []
     oif = next((item.header.oif for item in reversed(events) if item.header and item.header.oif), "")
     if outcome.verdict == "accept" and outcome.out and oif:
-        rows.append(
-            Row("leaves by", "", outcome.out, oif, outcome.out == oif or (outcome.out, oif) == ("local", "lo"), False)
-        )
+        is_same = outcome.out == oif or (outcome.out, oif) == ("local", "lo")
+        rows.append(Row("leaves by", "", outcome.out, oif, is_same, False))
+        if not is_same and not _is_seen_leaving(attempt.handles):
+            rows[-1] = Row("leaves by", "", outcome.out, "not seen: no chain there", None, False)
     if outcome.verdict != "accept" or attempt.conntrack is None:
         return tuple(rows)
     reply = _reply(attempt.conntrack)
@@ -205,6 +212,11 @@ def ends(outcome: Outcome, attempt: Attempt, events: Sequence[Event]) -> tuple[R
             shown = actual if port is None else (f"{actual}:{port}" if ":" not in actual else f"[{actual}]:{port}")
             rows.append(Row(where, "", told, shown, _is_address(told, actual, port), False))
     return tuple(rows)
+
+
+def _is_seen_leaving(handles: str) -> bool:
+    """Whether some chain sees where a packet goes once it has been routed anew, as one changed in OUTPUT is."""
+    return any(chain == "POSTROUTING" for _, chain in base_chains(handles))
 
 
 def _reply(lines: Sequence[str]) -> tuple[tuple[str, int | None], tuple[str, int | None]] | None:

@@ -25,6 +25,7 @@ from .state import Frame, Open, State
 
 MOST_OUTCOMES = 20_000
 MOST_JUMPS = 10_000  # in one hook; the kernel refuses chains that jump in a circle, a file may hold some
+_LEFT_OUT = "were left out of this recording"  # what a recording of a shared cluster says above its rules
 _TABLES_ASSUMED = ("raw", "mangle", "nat", "filter")
 
 
@@ -55,8 +56,23 @@ def walk(ruleset: Ruleset, packet: Packet, facts: Facts | None = None) -> Trace:
     absent = [name for name in _TABLES_ASSUMED if name not in ruleset.tables]
     if absent:
         made.assumes[f"tables that the text does not have hold no rules: {', '.join(absent)}"] = None
+    for warning in ruleset.warnings:
+        if _LEFT_OUT in warning:
+            made.assumes[f"it is for none of those Services: {warning.removeprefix('Warning: ')}"] = None
+    if facts is not None and facts.place and facts.other_tables is None:
+        made.assumes["no other packet-filter tables decide beside these"] = None
+    outcomes = _beside_others(made.outcomes, facts)
     question = f"Where does this packet go: {packet}?"
-    return Trace(question, tuple(made.steps), tuple(made.outcomes), tuple(made.assumes), packet)
+    return Trace(question, tuple(made.steps), outcomes, tuple(made.assumes), packet)
+
+
+def _beside_others(outcomes: Sequence[Outcome], facts: Facts | None) -> tuple[Outcome, ...]:
+    """No outcome is sure where tables that were not walked decide too."""
+    others = facts.other_tables if facts is not None else None
+    if not others:
+        return tuple(outcomes)
+    why = f"tables that are not among these rules decide too: {', '.join(others)}"
+    return tuple(replace(outcome, verdict="unknown", why=why) for outcome in outcomes)
 
 
 def _after_first(packet: Packet, facts: Facts | None, first: "_Walk") -> list[State]:

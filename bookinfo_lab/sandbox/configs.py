@@ -9,8 +9,9 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from bookinfo_lab.netfilter import istio_iptables, kube_proxy
+from bookinfo_lab.netfilter import istio_init, istio_iptables, kube_proxy
 from bookinfo_lab.netfilter import node as node_netfilter
 from bookinfo_lab.netfilter import settings as netfilter_settings
 from bookinfo_lab.sandbox import agent, image, processes, scenarios, topology, wiring, xds
@@ -63,8 +64,13 @@ def node_rules(plan: Topology, mesh: Mesh, objects: Sequence[Object]) -> list[tu
 
 def pod_rules(plan: Topology, mesh: Mesh) -> list[tuple[str, str]]:
     """(network namespace, iptables-save text) for every pod with a sidecar."""
-    text = istio_iptables.rules(istio_iptables.Settings(owner="mark" if mesh.owner == "mark" else "uid"))
-    return [(wiring.pod_netns(pod), text) for pod in plan.pods() if topology.is_intercepted(pod)]
+    told = [(pod, istio_init.of_pod(pod)) for pod in plan.pods()]
+    owner: Literal["uid", "mark"] = "mark" if mesh.owner == "mark" else "uid"
+    return [
+        (wiring.pod_netns(pod), istio_iptables.rules(replace(settings, owner=owner)))
+        for pod, settings in told
+        if settings
+    ]
 
 
 def host_files(plan: Topology) -> dict[str, str]:

@@ -58,15 +58,19 @@ class Table:
         return iter(self.heads)
 
     def __repr__(self) -> str:
-        return as_text(self.heads, self.rows[:MOST_ROWS], len(self.rows), self.command)
+        return as_text(self.heads, self.rows[:MOST_ROWS], len(self.rows), self.command, self._missing)
 
     def _repr_html_(self) -> str:
-        return as_html(self.heads, self.rows[:MOST_ROWS], len(self.rows), self.command)
+        return as_html(self.heads, self.rows[:MOST_ROWS], len(self.rows), self.command, self._missing)
+
+    @property
+    def _missing(self) -> tuple[str, ...]:
+        return self.evidence.missing if self.evidence is not None else ()
 
 
 def of_objects(resource: str, evidence: Evidence, now: float) -> Table:
     """The API objects of ``evidence`` in kubectl's columns; ages count to ``now``, in Unix seconds."""
-    sheet = columns.of(resource, json.loads(evidence.raw)["items"], now)
+    sheet = columns.of(resource, columns.read(resource, evidence.raw), now)
     return Table(sheet.columns, sheet.rows, evidence, evidence.command)
 
 
@@ -85,16 +89,20 @@ def of_addresses(evidence: Evidence) -> Table:
     return Table(("interface", "state", "MAC", "addresses"), rows, evidence, evidence.command)
 
 
-def as_text(heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, command: str) -> str:
-    """``rows``, the first of ``count``, in aligned columns below the command."""
+def as_text(
+    heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, command: str, missing: Sequence[str] = ()
+) -> str:
+    """``rows``, the first of ``count``, in aligned columns below the command; ``missing``: why some are not there."""
     cells = [[escape.text(cell, LONGEST_CELL) for cell in row] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
     lines = ["   ".join(row).rstrip() for row in padded]
-    return "\n".join([*([f"$ {escape.text(command)}"] if command else []), *lines, *_note(len(rows), count)])
+    return "\n".join([*([f"$ {escape.text(command)}"] if command else []), *lines, *_notes(len(rows), count, missing)])
 
 
-def as_html(heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, command: str) -> str:
+def as_html(
+    heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, command: str, missing: Sequence[str] = ()
+) -> str:
     """The same as an HTML table."""
     caption = style.command(escape.html(command)) if command else ""
     head = "".join(f'<th scope="col" style="{style.CELL}">{escape.html(cell, LONGEST_CELL)}</th>' for cell in heads)
@@ -102,7 +110,8 @@ def as_html(heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, com
         "<tr>" + "".join(f'<td style="{style.CELL}">{escape.html(cell, LONGEST_CELL)}</td>' for cell in row) + "</tr>"
         for row in rows
     )
-    notes = "".join(f'<p style="margin: 0; {style.QUIET}">{note}</p>' for note in _note(len(rows), count))
+    every = map(escape.html, _notes(len(rows), count, missing))
+    notes = "".join(f'<p style="margin: 0; {style.QUIET}">{note}</p>' for note in every)
     return (
         f'<figure style="{style.FIGURE}">{caption}<div style="overflow-x: auto" tabindex="0" role="group" '
         f'aria-label="table"><table style="border-collapse: collapse; {style.TEXT}"><thead><tr>{head}</tr></thead>'
@@ -110,5 +119,6 @@ def as_html(heads: Sequence[Any], rows: Sequence[Sequence[Any]], count: int, com
     )
 
 
-def _note(shown: int, count: int) -> list[str]:
-    return [f"… {count - shown:,} more rows"] if count > shown else ([] if count else ["(no rows)"])
+def _notes(shown: int, count: int, missing: Sequence[str]) -> list[str]:
+    rows = [f"… {count - shown:,} more rows"] if count > shown else ([] if count else ["(no rows)"])
+    return [*rows, *(f"not all: {escape.text(why)}" for why in missing)]

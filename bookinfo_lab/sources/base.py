@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from bookinfo_lab.errors import LabError
+from bookinfo_lab.errors import LabError, NotShown
 from bookinfo_lab.kube.places import PROXY_CONTAINERS, Place
 
 RESOURCES = ("pods", "services", "endpointslices", "nodes")
@@ -72,7 +72,8 @@ class Evidence:
 
     ``time`` is in Unix seconds, when the reading ended.  ``origin`` says in words where it was read.  ``here`` works
     as typed beside the sandbox, ``on_a_cluster`` beside a kubeconfig.  ``status`` and ``stderr`` are the program's;
-    only `exec` evidence may have a status other than 0.
+    only `exec` evidence may have a status other than 0.  ``missing`` says what this user may not list, and so is not in
+    ``raw``, and which right gives it.
     """
 
     query: Query
@@ -83,6 +84,7 @@ class Evidence:
     on_a_cluster: str
     status: int = 0
     stderr: bytes = b""
+    missing: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -97,23 +99,42 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class FrontDoor:
-    """The Service that requests from outside come in by: its name, the name of its port, and the URL in front of it."""
+    """The Service that requests from outside come in by: its name, the name of its port, and the URL in front of it.
+
+    ``no_node`` says why ``address`` and ``node_port`` are the Service's own and no node's; "" where they are a node's.
+    """
 
     namespace: str
     service: str
     port_name: str
     address: str
     node_port: int
+    no_node: str = ""
 
     @property
     def url(self) -> str:
         """Where a client of the cluster finds it."""
-        return f"http://{self.address}:{self.node_port}"
+        return f"http://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Its address and port as a URL and the header field Host have them."""
+        return f"[{self.address}]:{self.node_port}" if ":" in self.address else f"{self.address}:{self.node_port}"
+
+    @property
+    def node_address(self) -> str:
+        """The address of a node that answers at the node port; raises `NotShown` where there is none to be named."""
+        if self.no_node:
+            raise NotShown(self.no_node)
+        return self.address
 
     @property
     def is_in_default_range(self) -> bool:
-        """Whether the node port lies where an API server puts node ports unless it is told otherwise."""
-        return self.node_port in NODE_PORTS
+        """Whether the node port lies where an API server puts node ports unless it is told otherwise.
+
+        Raises `NotShown` where there is none.
+        """
+        return bool(self.node_address) and self.node_port in NODE_PORTS
 
 
 class Capturing(Protocol):
@@ -214,19 +235,19 @@ def here(query: Query, name: str, front: FrontDoor | None = None) -> str:
         return shlex.join(["bookinfo-lab", "logs", *named, *target])
     if is_of_netns(query) and query.place is not None and query.place.kind == "pod":
         target = ["--uid", "0", *target]
-    words = _curl(query, front) if query.kind == "get" else argv(query)
+    words = curl(query, front) if query.kind == "get" else argv(query)
     return shlex.join(["bookinfo-lab", "exec", *named, *target, "--", *words])
 
 
 def on_a_cluster(query: Query, front: FrontDoor | None = None) -> str:
-    """The line to type beside a kubeconfig; a `capture` has one line per point."""
+    """The line to type beside a kubeconfig; a `capture` has a line or two per point."""
     place = query.place
     if query.kind == "objects":
         return shlex.join(["kubectl", "get", *query.arguments, "--all-namespaces", "-o", "json"])
     if query.kind == "capture":
         return "\n".join(_tcpdump(point) for point in query.arguments)
     if query.kind == "get":
-        return shlex.join(_curl(query, front))
+        return shlex.join(curl(query, front))
     assert place is not None, query.kind
     if place.kind == "client":
         return shlex.join(argv(query))
@@ -244,7 +265,8 @@ def _target(query: Query) -> list[str]:
     return [*container, str(query.place)]
 
 
-def _curl(query: Query, front: FrontDoor | None) -> list[str]:
+def curl(query: Query, front: FrontDoor | None) -> list[str]:
+    """The words of the curl that asks what a `get` query asks."""
     path, *fields = query.arguments
     url = (front.url if front else "http://FRONT-DOOR") + path
     return ["curl", "-si", "--raw", *(word for field in fields for word in ("-H", field)), url]
@@ -262,8 +284,29 @@ def _tcpdump(point: str) -> str:
     namespace, _, name = target.rpartition("/")
     if target == "client":
         return shlex.join(["tcpdump", "-i", interface, "-w", "client.pcap"])
-    place = Place("node", "", name, "") if namespace == "node" else Place("pod", namespace, name, "")
-    return shlex.join([*_debug(place), "--", "tcpdump", "-i", interface, "-U", "-w", "-"])
+    if namespace == "node":
+        # As text: in a node's network namespace frames that are sent away as they come would be captured themselves.
+        words = [*_debug(Place("node", "", name, "")), "--", "tcpdump", "-n", "-i", interface, "not", "port", "10250"]
+        return shlex.join(words)
+    if interface == "veth":
+        shown = shlex.join(["kubectl", "get", "pod", "-n", namespace, name, "-o", "wide"])
+        return f"{shown}  # capture on that node, at the interface that: ip route get ADDRESS"
+    # A container that waits first: debug -i loses what is printed before its stream is there.
+    made = [*_debug(Place("pod", namespace, name, "")), "-c", "capture", "--", "sleep", "600"]
+    made.remove("-i")
+    run = ["kubectl", "exec", "-n", namespace, name, "-c", "capture", "--"]
+    return "\n".join([shlex.join(made), *(shlex.join([*run, *program]) for program in tcpdump(interface))])
+
+
+def tcpdump(interface: str, *, is_host: bool = False) -> tuple[tuple[str, ...], ...]:
+    """The programs that capture there, one after the other; ``is_host``: in a node's network namespace.
+
+    There a stream of frames would be captured itself, so they are kept in a file first.
+    """
+    if is_host:
+        file = "/tmp/capture.pcap"
+        return ("timeout", "10", "tcpdump", "-i", interface, "-w", file), ("cat", file)
+    return (("tcpdump", "-i", interface, "-U", "-w", "-"),)
 
 
 def is_proxy(place: Place) -> bool:

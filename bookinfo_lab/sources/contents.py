@@ -49,7 +49,8 @@ class Contents:
     """What a recording is to hold, or holds: ``path`` is empty until it is written.
 
     ``queries`` are those before and after the requests, ``captures`` hold the requests that are made inside one,
-    ``requests`` the others.  ``not_held`` is known once the source was asked.
+    ``requests`` the others.  ``not_held`` is what is refused beforehand, and all of it once the source was asked.
+    ``notes`` say what is left out of everything, ``dropped`` counts it.
     """
 
     queries: tuple[Query, ...]
@@ -60,17 +61,20 @@ class Contents:
     length_bytes: int = 0
     redacted: int = 0
     source: str = field(default="")
+    notes: tuple[str, ...] = ()
+    dropped: int = 0
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The places, then a line for each kind of evidence, then what is not held."""
+        """What is left out, the places, a line for each kind of evidence, then what is not held."""
         where = dict.fromkeys(str(query.place) for query in self.queries if query.place is not None)
         places = [f"places: {', '.join(where)}"] if where else []
-        return (*places, *_by_kind(self.queries), *_of_requests(self), *_of_missing(self.not_held))
+        return (*self.notes, *places, *_by_kind(self.queries), *_of_requests(self), *_of_missing(self.not_held))
 
     def __str__(self) -> str:
         head = f"{self.path}: a recording of {self.source}" if self.path else f"to be recorded of {self.source}"
         size = f", {self.length_bytes:,} bytes, {self.redacted} places redacted" if self.path else ""
+        size += f", {self.dropped:,} left out" if self.dropped else ""
         return "\n".join([head + size, *(f"  {line}" for line in self.lines)])
 
     __repr__ = __str__

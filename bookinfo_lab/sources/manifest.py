@@ -79,6 +79,15 @@ class Redaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a piece lacks although the source had it: ``count`` of ``what``, never their values."""
+
+    piece: str
+    count: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """``made`` is in Unix seconds; ``source`` is the description of what was recorded, ``kind`` its kind."""
 
@@ -94,6 +103,7 @@ class Manifest:
     captures: tuple[Captured, ...]
     not_held: tuple[NotHeld, ...]
     redactions: tuple[Redaction, ...]
+    dropped: tuple[Dropped, ...] = ()
 
     @property
     def blobs(self) -> tuple[Blob, ...]:

@@ -25,13 +25,23 @@ def ask(connection: Connection, host: str, path: str, *fields: str) -> bytes:
 
     Raises OSError and HTTPException as the standard library does.
     """
+    return _asked(connection, host, path, *fields)[0]
+
+
+def body(connection: Connection, host: str, path: str) -> tuple[int, bytes]:
+    """The status and the body of the answer, as `ask` gets it."""
+    _, status, found = _asked(connection, host, path)
+    return status, found
+
+
+def _asked(connection: Connection, host: str, path: str, *fields: str) -> tuple[bytes, int, bytes]:
     lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "User-Agent: bookinfo-lab"]
     connection.sendall("\r\n".join([*lines, "Accept: */*", *fields, "", ""]).encode())
     heard = _Heard(connection)
     response = http.client.HTTPResponse(heard, method="GET")  # type: ignore[arg-type]
     response.begin()
-    response.read()
-    return bytes(heard.taken)
+    found = response.read()
+    return bytes(heard.taken), response.status, found
 
 
 class _Heard:

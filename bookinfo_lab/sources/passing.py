@@ -6,10 +6,11 @@ Their source ports are below those that Linux gives to connections, so that no c
 
 import ipaddress
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bookinfo_lab.errors import LabError, NotShown
 from bookinfo_lab.kube import places
 from bookinfo_lab.kube.fields import Address
 from bookinfo_lab.kube.objects import Objects, Pod, Service
@@ -23,6 +24,15 @@ ASKING, ASKED = "productpage", "reviews"  # Bookinfo's: a service, and one that 
 PROXY_UID = 1337  # Envoy's, in every Istio
 APPLICATION_UID = 1000
 FIRST_PORT = 20001
+FROM_CLIENT, TO_SERVICE, TO_DOOR = "client to front door", "pod to Service", "pod to front door"
+IN_POD = (
+    "into the pod",
+    "application out",
+    "proxy out",
+    "proxy with a wrong uid",
+    "application as the proxy's user",
+    "proxy to application",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,45 +56,72 @@ class _Cast:
     other_port: int
 
 
-def packets(source: Source) -> Mapping[str, Passing]:
+class Packets(dict[str, Passing]):
+    """The packets by name; ``refused`` are those that cannot be told, with the reason, which asking for one raises.
+
+    Asking for any other raises LabError, which names what there is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[str, LabError] = {}
+
+    def __missing__(self, name: str) -> Passing:
+        there = ", ".join(self) or "none"
+        raise self.refused.get(name) or LabError(f"this lab has no packet {name!r}; it has: {there}")
+
+    def add(self, make: Callable[[], Iterable[Passing]], *names: str) -> None:
+        """Those that ``make`` gives; under ``names`` the reason where the source does not tell what they need."""
+        try:
+            self.update({item.name: item for item in make()})
+        except LabError as refusal:
+            self.refused |= dict.fromkeys(names, refusal)
+
+
+def packets(source: Source) -> Packets:
     """The packets by name; one that this cluster has no sender or receiver for is left out."""
-    return {item.name: item for item in _packets(source)}
-
-
-def _packets(source: Source) -> Iterator[Passing]:
-    raw = [json.loads(source.fetch(Query("objects", None, (name,))).raw)["items"] for name in RESOURCES]
-    given = [item for items in raw for item in items]
+    found = Packets()
+    read = {name: source.fetch(Query("objects", None, (name,))) for name in RESOURCES}
+    given = [item for evidence in read.values() for item in json.loads(evidence.raw)["items"]]
     objects = parse(given)
     door = source.front_door()
-    entrance = ipaddress.ip_address(door.address)
     hosts = {item.name: Place("node", "", item.name, "") for item in objects.nodes}
     named = next((item.name for item in objects.nodes if door.address in dict(item.addresses).values()), "")
     if source.has_client and named:
         client = _first_address(source, CLIENT)
-        packet = Packet(client, FIRST_PORT, entrance, door.node_port, iif=_towards(source, hosts[named], client))
-        yield Passing("client to front door", hosts[named], packet, "the client opens a connection to the NodePort")
+        entrance, way = ipaddress.ip_address(door.address), _towards(source, hosts[named], client)
+        packet = Packet(client, FIRST_PORT, entrance, door.node_port, iif=way)
+        what = "the client opens a connection to the NodePort"
+        found[FROM_CLIENT] = Passing(FROM_CLIENT, hosts[named], packet, what)
     cast = _cast(objects, door)
     if cast is None or cast.page.pod_ip is None or cast.other.pod_ip is None:
-        return
+        return found
     host = next((item for item in objects.nodes if item.name == cast.page.node_name), None)
     if host is not None:
-        iif = _towards(source, hosts[host.name], cast.page.pod_ip)
         own = ipaddress.ip_address(host.internal_ip) if named and host.internal_ip else None
-        yield from _past_the_node(cast, hosts[host.name], iif, own, door.node_port)
+        place, address = hosts[host.name], cast.page.pod_ip
+        names = [TO_SERVICE, *([TO_DOOR] if own is not None else [])]
+        found.add(lambda: _past_the_node(cast, place, _towards(source, place, address), own, door.node_port), *names)
+    else:
+        why = "; ".join(read["nodes"].missing) or f"the node {cast.page.node_name} is not among the cluster's objects"
+        found.refused |= dict.fromkeys((TO_SERVICE, TO_DOOR), NotShown(why))
+    if door.no_node:
+        found.refused.setdefault(TO_DOOR, NotShown(door.no_node))
     every = places.places(given, has_client=source.has_client)
     containers = [item for item in every if (item.namespace, item.name) == (cast.page.namespace, cast.page.name)]
     pod = min(containers, key=is_proxy)  # its application's, where it has one
-    yield from _past_the_pod(cast, pod, _proxy_mark(source, pod))
+    found.add(lambda: _past_the_pod(cast, pod, _proxy_mark(source, pod)), *IN_POD)
+    return found
 
 
 def _past_the_node(cast: _Cast, node: Place, iif: str | None, own: Address | None, node_port: int) -> Iterator[Passing]:
     here, who = cast.page.pod_ip, _name(cast.page)
     assert here is not None
     packet = Packet(here, FIRST_PORT + 1, cast.service.cluster_ips[0], cast.service.ports[0].port, iif=iif)
-    yield Passing("pod to Service", node, packet, f"{who} opens a connection to the Service {cast.service.name}")
+    yield Passing(TO_SERVICE, node, packet, f"{who} opens a connection to the Service {cast.service.name}")
     if own is not None:
         packet = Packet(here, FIRST_PORT + 2, own, node_port, iif=iif)
-        yield Passing("pod to front door", node, packet, f"{who} opens a connection to the NodePort of its own node")
+        yield Passing(TO_DOOR, node, packet, f"{who} opens a connection to the NodePort of its own node")
 
 
 def _past_the_pod(cast: _Cast, pod: Place, mark: int) -> Iterator[Passing]:

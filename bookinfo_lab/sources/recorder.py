@@ -7,19 +7,27 @@ the disk before it was redacted.
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bookinfo_lab.errors import LabError, RecordingError
 from bookinfo_lab.netfilter import attempt
 from bookinfo_lab.sources import archive, contents, manifest, passing, redaction
 from bookinfo_lab.sources.base import RESOURCES, Evidence, Query, Source
 from bookinfo_lab.sources.contents import Capture, Contents, NotHeld
-from bookinfo_lab.sources.manifest import Blob, Captured, Manifest, Piece, Redaction
+from bookinfo_lab.sources.manifest import Blob, Captured, Dropped, Manifest, Piece, Redaction
+
+if TYPE_CHECKING:
+    from bookinfo_lab.sources.cluster.recorded import Recorded
 
 _NAMING = frozenset({"name", "namespace", "nodeName", "serviceAccountName", "hostname", "image", "kind"})
+_HIDDEN = sys.maxsize  # stands for the texts that are searched for secrets but not written
+_TRIES = 3
+_COUNTED = re.compile(r"\[\d+:\d+\]")
 _Key = tuple[int, str]  # the number of a piece of evidence, and which part of it
 
 
@@ -38,9 +46,31 @@ class _Read:
 
 def plan(source: Source) -> Contents:
     """What a recording of ``source`` would hold, as far as its objects, addresses and routes tell."""
+    source = _cut(source) or source
     objects = _objects(source)
-    proofs = [Query("prove", item.place, attempt.words(item.packet)) for item in passing.packets(source).values()]
-    return contents.planned(objects, has_client=source.has_client, source=source.description, proofs=proofs)
+    try:
+        packets = list(passing.packets(source).values())
+    except LabError:
+        packets = []  # what they are made of cannot be read here, and is listed as missing itself
+    proofs = [Query("prove", item.place, attempt.words(item.packet)) for item in packets]
+    wanted = contents.planned(objects, has_client=source.has_client, source=source.description, proofs=proofs)
+    cut = _cut(source)
+    if cut is None:
+        return wanted
+    refused = {query: reason for query in wanted.queries if (reason := cut.refusal(query))}
+    queries = tuple(query for query in wanted.queries if query not in refused)
+    reasons = dict.fromkeys([*cut.missing, *refused.items()])
+    missing = tuple(NotHeld(contents.key(query), reason) for query, reason in reasons)
+    return replace(wanted, queries=queries, not_held=missing, notes=cut.notes)
+
+
+def _cut(source: Source) -> "Recorded | None":
+    """A cluster as a recording may show it; None for a sandbox, which holds nothing that is not the lab's."""
+    if source.kind != "kubernetes":
+        return None
+    from bookinfo_lab.sources.cluster import recorded
+
+    return source if isinstance(source, recorded.Recorded) else recorded.Recorded(source)  # type: ignore[arg-type]
 
 
 def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], object] | None = None) -> Contents:
@@ -52,6 +82,7 @@ def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], obje
     if source.kind == "recording":
         raise RecordingError(f"this lab is a recording already: copy it; {source.description}")
     with archive.place(path) as folder:
+        source = _cut(source) or source
         wanted = plan(source)
         if on_listing is not None:
             on_listing(wanted.lines)
@@ -72,6 +103,8 @@ def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], obje
         sum(map(len, files.values())) + len(raw),
         len(made.redactions),
         made.source,
+        wanted.notes,
+        sum(item.count for item in made.dropped),
     )
 
 
@@ -81,7 +114,7 @@ def _objects(source: Source) -> list[dict[str, Any]]:
 
 
 def _read(source: Source, wanted: Contents) -> _Read:
-    read = _Read()
+    read = _Read(missing=list(wanted.not_held))
     for query in filter(contents.is_before_requests, wanted.queries):
         _fetch(source, query, read)
     for capture in wanted.captures:
@@ -89,9 +122,36 @@ def _read(source: Source, wanted: Contents) -> _Read:
     for query in wanted.requests:
         _fetch(source, query, read)
     for query in wanted.queries:
-        if not contents.is_before_requests(query):
+        if not contents.is_before_requests(query) and query.kind != "prove":
             _fetch(source, query, read)
+    _prove(source, [query for query in wanted.queries if query.kind == "prove"], read)
     return read
+
+
+def _prove(source: Source, queries: Sequence[Query], read: _Read) -> None:
+    """Add proofs of the rules that are recorded: where rules changed meanwhile both are read again, a few times."""
+    if not queries:
+        return
+    places = {query.place for query in queries}
+    for _ in range(_TRIES):
+        found, after = _Read(), _Read()
+        for query in queries:
+            _fetch(source, query, found)
+        before = [item for item in read.evidence if item.query.kind == "rules" and item.query.place in places]
+        for item in before:
+            _fetch(source, item.query, after)
+        again = {item.query: item for item in after.evidence}
+        if all(_rules(item) == _rules(again[item.query]) for item in before if item.query in again):
+            break
+        read.evidence[:] = [again.get(item.query, item) for item in read.evidence]
+    read.evidence.extend(found.evidence)
+    read.missing.extend(found.missing)
+
+
+def _rules(evidence: Evidence) -> list[str]:
+    """The lines of iptables-save that do not change while nobody changes a rule; none of nft's, which count packets."""
+    lines = evidence.text.splitlines() if evidence.query.arguments[0].endswith("-save") else []
+    return [_COUNTED.sub("", line) for line in lines if not line.startswith("#")]
 
 
 def _fetch(source: Source, query: Query, read: _Read) -> None:
@@ -118,6 +178,9 @@ def _capture(source: Source, capture: Capture, read: _Read) -> None:
 def _files(source: Source, read: _Read, public: Sequence[str]) -> tuple[dict[str, bytes], Manifest]:
     """Every file of the recording but the manifest, and the manifest."""
     parts = {**_parts(read), (-1, "source"): source.description.encode()}
+    cut = _cut(source)
+    hidden = () if cut is None else cut.hidden.values()
+    parts |= {(_HIDDEN, str(number)): raw for number, raw in enumerate(hidden)}
     captures = {(number, "raw") for number in range(len(read.evidence), len(read.every))}
     clean, places = redaction.redact(parts, captures, public)
     evidence = [_clean(number, item, clean) for number, item in enumerate(read.every)]
@@ -142,8 +205,17 @@ def _files(source: Source, read: _Read, public: Sequence[str]) -> tuple[dict[str
         captures=tuple(captured),
         not_held=tuple(_not_held(number, item, clean) for number, item in enumerate(read.missing)),
         redactions=tuple(_listed(places, names)),
+        dropped=() if cut is None else tuple(_dropped(cut, read.every, names)),
     )
     return files, made
+
+
+def _dropped(cut: "Recorded", every: Sequence[Evidence], names: Sequence[str]) -> Iterator[Dropped]:
+    """What was left out, by the file that lacks it."""
+    files = {id(item): name for item, name in zip(every, names, strict=True)}  # one question may have two answers
+    for item, what, count in cut.dropped:
+        if id(item) in files:
+            yield Dropped(files[id(item)], count, what)
 
 
 def _tool() -> str:
@@ -205,6 +277,8 @@ def _blob(name: str, raw: bytes) -> Blob:
 def _listed(places: Mapping[_Key, Sequence[redaction.Place]], names: Sequence[str]) -> Iterator[Redaction]:
     """The overwritten places by file; a place in the manifest's own texts as FILE#PART."""
     for (number, part), found in sorted(places.items()):
+        if number == _HIDDEN:
+            continue
         name = names[number] if number >= 0 else manifest.NAME
         piece = {"raw": name, "stderr": f"{name}.stderr"}.get(part, f"{name}#{part}")
         for place in found:

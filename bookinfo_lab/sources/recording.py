@@ -7,6 +7,7 @@ the recorded answer; a capture replays the one around the same requests, at any 
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ __all__ = ["Contents", "NotHeld", "RecordingSource", "bundled", "listing", "plan
 
 
 def bundled(name: str) -> str:
-    """The path of the recording of a scenario (sidecar, article) that comes with the package."""
+    """The path of a recording that comes with the package: of a scenario (sidecar, article), or of a cluster."""
     path = os.path.join(_BUNDLED, f"{name}.zip")
     if os.path.basename(name) != name or not os.path.isfile(path):
         files = os.listdir(_BUNDLED) if os.path.isdir(_BUNDLED) else []
@@ -47,10 +48,18 @@ def listing(source: Source) -> tuple[str, ...]:
 
 
 def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], object] | None = None) -> Contents:
-    """Write a redacted recording of ``source`` to the new folder or .zip ``path`` (`recorder.record`)."""
+    """Write a redacted recording of ``source`` to the new folder or .zip ``path`` (`recorder.record`).
+
+    What a recording of a cluster will hold is always told before: on stderr where nobody asks for it.
+    """
     from bookinfo_lab.sources import recorder
 
-    return recorder.record(source, path, on_listing)
+    told = _tell if on_listing is None and source.kind == "kubernetes" else on_listing
+    return recorder.record(source, path, told)
+
+
+def _tell(lines: Sequence[str]) -> None:
+    sys.stderr.write("\n".join(["to be recorded:", *(f"  {line}" for line in lines), ""]))
 
 
 @dataclass(slots=True)
@@ -163,7 +172,9 @@ class RecordingSource:
     def _evidence(self, query: Query, piece: Piece) -> Evidence:
         raw = archive.read(self._archive, piece.raw)
         stderr = b"" if piece.stderr is None else archive.read(self._archive, piece.stderr)
-        origin = f"{self._name} of {piece.origin}"
+        # A cluster's begins with that word also here: it says which of the two lines is the reader's.
+        is_cluster = self.manifest.kind == "kubernetes"
+        origin = f"{piece.origin}, in {self._name}" if is_cluster else f"{self._name} of {piece.origin}"
         return Evidence(query, raw, piece.time, origin, piece.here, piece.on_a_cluster, piece.status, stderr)
 
     @property

@@ -1,8 +1,9 @@
 """What is secret in a text, told by its form: bytes go in, spans come out, each with the kind of secret it holds.
 
 Found are the values of Cookie, Set-Cookie, Authorization and end-user fields, bearer tokens, JWTs and tokens of known
-make, PEM private keys, passwords in URLs, and whatever stands under a name that ends in a secret's word (password,
-token, …): as ``name=value``, ``name: value``, ``--name value``, a JSON pair, or an object's ``name`` and ``value``.
+make, PEM private keys, passwords in URLs and in the options of programs that have one, and whatever stands under a name
+that ends in a secret's word (password, token, …): as ``name=value``, ``name: value``, ``--name value``, a JSON pair, or
+an object's ``name`` and ``value``.
 Each also inside base64.  Not found: what no name and no form gives away, what is encrypted or compressed.
 """
 
@@ -28,7 +29,8 @@ class Span:
 
 _KEY_OWNERS = ("api", "access", "private", "secret", "signing", "encryption", "session", "shared", "master", "account")
 _STEMS = (
-    *("password", "passwd", "passphrase", "passcode", "-pwd", "_pwd", ".pwd"),
+    *("password", "passwd", "passphrase", "passcode", "requirepass", "masterauth"),
+    *("-pwd", "_pwd", ".pwd", ";pwd", "-pass", "_pass", ".pass"),
     *("secret", "token", "credential", "credentials"),
     *(f"{owner}{joint}key" for owner in _KEY_OWNERS for joint in ("", "-", "_", ".")),
     *("client-key-data", "session-id", "session_id", "sessionid", "jwt"),
@@ -55,7 +57,8 @@ _FOLLOWED = re.compile(
     _SUFFIX + rb"(?:[ \t\0]+|%s\s*,\s*)" % _Q + _VALUE % (rb"(?!-)" + _BARE), re.IGNORECASE
 )  # the words of a command line, or of an array that holds one
 _NAMED_BEFORE = re.compile(rb"%s(?:name|key|header)%s\s*:\s*%s[^\"'\\]*\Z" % (_Q, _Q, _Q), re.IGNORECASE)
-_OPTION_BEFORE = re.compile(rb"--[\w.-]*\Z")
+_OPTION_BEFORE = re.compile(rb"(?<![\w-])--?[\w.-]*\Z")
+_COUNTED = re.compile(rb"\d{1,3}")  # after first_pass; and proxy_pass is nginx's word for where to
 _NEVER = rb"(?!)"
 _FIELD = re.compile(rb"[ \t]*[:=][ \t]*" + _VALUE % rb"(?![\s{\[])[^\r\n\0\"'\\]+", re.IGNORECASE)
 _FIELD_QUOTED = re.compile(rb"%s\s*(?:=>|[:=])\s*" % _Q + _VALUE % _NEVER, re.IGNORECASE)
@@ -68,20 +71,53 @@ _NO_SECRET = re.compile(rb"(?i)(?:true|false|null|none|nil|x*|\*+|\[?redacted\]?
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
 _CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _PEM = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?P<v>(?:(?!-----)[^\"'\0])*)"
-_CURL = rb"(?<![\w-])(?:-u|--user|--proxy-user)(?:[ =\0]+|%s\s*,\s*)[\"'\\]*[\w.@-]+:(?P<v>[^\s\"'\\\0]+)" % _Q
+_WORD = rb"[^\s\"'\\\0]"
+_NEXT = rb"(?:[ =\0]+|%s\s*,\s*)[\"'\\]*" % _Q  # between an option and its value
+_PAIR = rb"[\w.@-]+:(?!//)(?!\d{1,5}(?!%s))(?P<v>%s+)" % (_WORD, _WORD)  # user:password, no URL and no host:port
+_CURL = rb"(?<![\w-])(?:-u|--user|--proxy-user)%s[\w.@-]+:(?P<v>%s+)" % (_NEXT, _WORD)
+_AUTH = rb"(?<![\w-])--?(?:[\w-]{0,40}-)?auth%s%s" % (_NEXT, _PAIR)
+_AUTH_NOTED = rb"basic-auth%s\s*:\s*%s%s" % (_Q, _Q, _PAIR)
+_DSN = rb"(?<![\w.%%+-])[\w.%%+-]{1,64}:(?P<v>[^\s\"'\\]{1,200})@(?:tcp|unix)\("  # Go's MySQL driver
+_CALLED = rb"(?:(?<![\w.:/-])|(?<=bin/))(?:%s)(?![\w:./-])[^\r\n;|&{}]{0,300}?(?<![\w-])"  # a program, then an option
+_ATTACHED = _CALLED % rb"mysql\w*|mariadb(?:-\w+)?" + rb"-p(?P<v>%s+)" % _WORD  # a word of its own would be a database
+_AFTER_P = (
+    _CALLED % rb"sshpass|mongo(?:sh|dump|restore|export|import)?|(?:docker|podman|oc|az)(?:[ \0]+|[\"', ]+)login"
+    + rb"-p%s(?!-|\d{1,5}(?!%s))(?P<v>%s+)" % (_NEXT, _WORD, _WORD)
+)
+_AFTER_A = _CALLED % rb"(?:redis|valkey|keydb)-(?:cli|benchmark)" + rb"-a%s(?!-)(?P<v>%s+)" % (_NEXT, _WORD)
+_AFTER_W = _CALLED % rb"ldap(?:search|add|modify|delete|whoami|passwd)" + rb"-w%s(?!-)(?P<v>%s+)" % (_NEXT, _WORD)
+_SK = (
+    rb"(?<![\w-])(?P<v>sk-(?:(?:proj|ant|svcacct|admin)-[\w-]{20,}"
+    rb"|(?=[\w-]*[A-Z0-9])(?:[a-z0-9]{2,10}-){0,3}[A-Za-z0-9_]{20,}[\w-]*))"  # and no sk-learn-…: its words are short
+)
 _FORMS = (
     ("private key", _PEM, b"PRIVATE KEY"),
     ("JWT", rb"(?P<v>eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)*)", b"eyJ"),
     ("bearer token", rb"(?i:bearer)[ \t]+(?P<v>(?=[\w.~+/-]*\d|[\w.~+/-]{16})[\w.~+/-]{6,}=*)", b"earer"),
     ("bearer token", rb"BEARER[ \t]+(?P<v>[\w.~+/-]{6,}=*)", b"BEARER"),
     ("token", rb"(?P<v>gh[pousr]_[A-Za-z0-9]{20,})", b"gh"),
+    ("token", rb"(?P<v>github_pat_\w{20,})", b"github_pat_"),
     ("token", rb"(?P<v>(?:AKIA|ASIA)[0-9A-Z]{16})", b"IA"),
     ("token", rb"(?P<v>xox[a-z]-[\w-]{10,})", b"xox"),
     ("token", rb"(?P<v>glpat-[\w-]{20,})", b"glpat-"),
+    ("token", rb"(?<![\w.-])(?P<v>hv[sbr]\.[\w-]{20,})", b"hv"),
+    ("token", _SK, b"sk-"),
+    ("token", rb"(?<![\w-])(?P<v>[sr]k_(?:live|test)_[A-Za-z0-9]{16,})", b"k_"),
+    ("token in a URL", rb"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<v>[\w/-]{10,})", b"hooks.slack.com/"),
+    ("token in a URL", rb"(?:[?&]|\\u0026)sig=(?P<v>[^\s&\"'\\<>]{8,})", b"sig="),
     ("private key", rb"(?P<v>AGE-SECRET-KEY-1[0-9A-Z]{20,})", b"AGE-SECRET"),
-    ("password in a URL", rb"://[^\s/?#@:\"'\\<>]*:(?P<v>[^\s/?#@\"'\\<>]+)@", b"://"),
+    # To the last @ before the path: a password may have one.
+    ("password in a URL", rb"://[^\s/?#@:\"'\\<>]*:(?P<v>[^\s/?#\"'\\<>]+)@", b"://"),
     ("token in a URL", rb"://(?P<v>[^\s/?#@:\"'\\<>]{12,})@", b"://"),
+    ("password of a database", _DSN, b"@tcp("),
+    ("password of a database", _DSN, b"@unix("),
     ("password of curl", _CURL, b"-u"),
+    ("password of an option", _AUTH, b"auth"),
+    ("password of an option", _AUTH_NOTED, b"basic-auth"),
+    ("password of mysql", _ATTACHED, b"-p"),
+    ("password of a program", _AFTER_P, b"-p"),
+    ("password of a program", _AFTER_A, b"-a"),
+    ("password of a program", _AFTER_W, b"-w"),
 )
 _PATTERNS = tuple((what, re.compile(form), must) for what, form, must in _FORMS)
 
@@ -161,7 +197,8 @@ def _plain(text: bytes) -> Iterator[Span]:
 
 def _named(text: bytes, start: int, end: int) -> tuple[int, list[Span]] | None:
     """The value that belongs to the name whose last word stands from ``start`` to ``end``, and where it ends."""
-    before = text[max(0, start - 80) : start]
+    joint = text[start : start + 1] in b"-_.;"  # which is a stem's own, and may be an option's dash
+    before = text[max(0, start - 80) : start + joint]
     if before.endswith(b"/etc/"):
         return None  # /etc/passwd holds none
     match = _JOINED.match(text, end) or _QUOTED.match(text, end)
@@ -171,7 +208,9 @@ def _named(text: bytes, start: int, end: int) -> tuple[int, list[Span]] | None:
         match = _FOLLOWED.match(text, end)
     if match is None:
         return None
-    name = text[start:end].decode().strip("-_.").lower()
+    name = text[start:end].decode().strip("-_.;").lower()
+    if name == "pass" and (before.endswith(b"proxy_") or _COUNTED.fullmatch(text, *_value(match))):
+        return None
     return match.end(), list(_span(text, *_value(match), f"value of a {name}"))
 
 

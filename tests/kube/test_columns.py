@@ -27,8 +27,9 @@ def cells(text: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("name", ["early", "late"])
 def test_columns_and_cells_are_kubectls(name: str, resource: str) -> None:
     recorded = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))[resource]
-    sheet = columns.of(resource, recorded["items"], recorded["now"])
-    assert [sheet.columns, *sheet.rows] == cells(recorded["text"])
+    for items in (recorded["items"], columns.read(resource, json.dumps(recorded).encode())):
+        sheet = columns.of(resource, items, recorded["now"])
+        assert [sheet.columns, *sheet.rows] == cells(recorded["text"])
 
 
 def test_the_recorded_pods_are_in_many_states() -> None:
@@ -94,3 +95,14 @@ def test_objects_of_any_shape_give_a_row_each(resource: str, items: list[dict[st
 def test_another_resource_is_refused_with_those_there_are() -> None:
     with pytest.raises(LabError, match="no columns for 'secrets'; there are: pods, services"):
         columns.of("secrets", [], 0)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=3), st.lists))
+def test_a_list_is_read_like_any_json_whatever_stands_in_its_fields(odd: object) -> None:
+    pod: dict[str, object] = {
+        "metadata": {"name": "a", "namespace": "n", "labels": {"x": "y"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"nodeName": "l", "containers": [{"name": "c", "env": [odd]}], "initContainers": odd},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "c", "ready": True, "state": odd}], "podIP": odd},
+    }
+    raw = json.dumps({"items": [pod, {"metadata": {"name": "b"}, "status": {"conditions": odd}}]}).encode()
+    assert columns.of("pods", columns.read("pods", raw), 1.9e9) == columns.of("pods", json.loads(raw)["items"], 1.9e9)

@@ -85,12 +85,17 @@ class Rules:
 RULES = Rules(SAVE)
 
 
-def listing() -> str:
+def listing(without: str = "") -> str:
+    """What `nft -a list ruleset` prints; the kernel has no chain ``without``, as where nobody put a rule into it."""
     lines = []
     for table in parse_save(SAVE):
         lines.append(f"table ip {table.name} {{ # handle 1")
         for chain in table.chains:
+            if f"{table.name} {chain.name}" == without:
+                continue
             lines.append(f"\tchain {chain.name} {{ # handle 2")
+            if chain.policy != "-":
+                lines.append(f"\t\ttype filter hook {chain.name.lower()} priority 0; policy accept;")
             for number, _ in enumerate(chain.rules, 1):
                 lines.append(f"\t\tcounter # handle {HANDLES[f'{table.name} {chain.name} {number}']}")
             lines.append("\t}")
@@ -227,6 +232,19 @@ def test_a_trace_that_lacks_any_one_event_never_agrees(taken: str, marks: bool) 
         found = compare(walked(marks=marks), tried(seen), RULES)
         assert found.verdict == "not seen", (where, found.as_text())
         assert where in found.reason
+
+
+@pytest.mark.parametrize("taken", BRANCHES)
+def test_the_policy_of_a_chain_that_only_iptables_save_shows_is_not_waited_for(taken: str) -> None:
+    seen = [item for item in BRANCHES[taken] if item[0] != "policy nat POSTROUTING"]
+    made = replace(tried(seen), handles=listing("nat POSTROUTING"))
+    found = compare(WALK, made, RULES)
+    assert found.verdict == "agree", found.as_text()
+    row = next(row for row in found.rows if row.where == "policy nat POSTROUTING")
+    assert row.same is None
+    assert "no such chain" in row.kernel
+    assert compare(WALK, replace(made, handles=listing()), RULES).verdict == "not seen"
+    assert compare(WALK, replace(made, handles=listing("filter FORWARD")), RULES).verdict != "agree"
 
 
 @given(st.data())

@@ -313,6 +313,34 @@ def test_the_paths_of_the_layout_of_2017_are_those_that_random_objects_ask_for(s
     assert read(text) == expected_2017(objects, "lab-0")
 
 
+def one_path(api, address, **spec):
+    """How a load balancer's Service with an endpoint on another node is entered at ``address``."""
+    service = api.service(type="LoadBalancer", **spec)
+    objects = [api.node(), service, api.endpoints(("10.244.1.2", "lab-1", "ready"))]
+    return service_path_of(parse(node.rules(objects, "lab-0", kube_proxy.Settings(PODS))), address, 80)
+
+
+def test_an_external_ip_that_is_a_load_balancers_too_lets_everyone_in(api):
+    ranges = {"loadBalancerSourceRanges": ["203.0.113.0/24"]}
+    both = one_path(api, "192.0.2.1", ingress=[{"ip": "192.0.2.1"}], externalIPs=["192.0.2.1"], **ranges)
+    assert (both.kind, both.source_ranges, both.refusals) == ("external-ip", (), ())
+    assert [(way.when, way.masquerade) for way in both.ways] == [((), "always")]
+    alone = one_path(api, "192.0.2.1", ingress=[{"ip": "192.0.2.1"}], externalIPs=["192.0.2.2"], **ranges)
+    assert (alone.kind, alone.source_ranges) == ("load-balancer", ("203.0.113.0/24",))
+    assert [refusal.verdict for refusal in alone.refusals] == ["DROP"]
+
+
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_a_source_range_that_is_the_pods_says_nothing_of_others(api, policy):
+    spec = {"ingress": [{"ip": "192.0.2.1"}], "externalTrafficPolicy": policy}
+    path = one_path(api, "192.0.2.1", loadBalancerSourceRanges=[PODS, "203.0.113.0/24"], **spec)
+    assert path.policy == policy
+    assert [(item.ip, item.port) for item in path.endpoints] == ([("10.244.1.2", 8080)] if policy == "Cluster" else [])
+    assert path.masquerade == ("always" if policy == "Cluster" else "")
+    assert path.ways[0].when == (PODS,)
+    assert path.ways[0].endpoints
+
+
 EXPOSED = """\
 *filter
 :INPUT ACCEPT [0:0]

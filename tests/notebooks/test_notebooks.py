@@ -43,7 +43,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             mesh.down()
 
 
-@pytest.fixture(params=["sidecar", "article"])
+@pytest.fixture(params=["sidecar", "article", "cluster"])
 def recorded(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("BOOKINFO_LAB_STATE", str(tmp_path))
     return f"recording:{recording.bundled(request.param)}"

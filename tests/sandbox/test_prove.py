@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from modes import MODES, runner
 
-from bookinfo_lab import sandbox
+from bookinfo_lab import proving, sandbox
 from bookinfo_lab.netfilter import attempt, comparable, kernel_trace, proof
 from bookinfo_lab.netfilter.attempt import Attempt
 from bookinfo_lab.netfilter.packet import Packet
@@ -388,7 +388,7 @@ def is_clean(mesh: Sandbox, target: Target, seconds: float = 5.0) -> bool:
     while time.monotonic() < deadline:
         sockets = mesh.run(target, ["cat", "/proc/net/netlink"], uid=0).stdout.decode()
         listening = [line for line in sockets.splitlines() if re.match(r"\S+ +12 +\d+ +00000100 ", line)]
-        if prove.TABLE not in tables(mesh, target) and not listening:
+        if proving.TABLE not in tables(mesh, target) and not listening:
             return True
         time.sleep(0.02)
     return False
@@ -406,10 +406,10 @@ def test_an_interrupt_leaves_nothing(
     there = []
 
     def interrupted(*_: object) -> None:
-        there.append(prove.TABLE in tables(mesh, node))
+        there.append(proving.TABLE in tables(mesh, node))
         raise kind
 
-    monkeypatch.setattr(prove, place, interrupted)
+    monkeypatch.setattr(proving, place, interrupted)
     with pytest.raises(kind):
         prove.prove(mesh, node, Packet(at.client, None, at.node, at.node_port))
     assert there == [True]
@@ -420,11 +420,12 @@ KILLED = """
 import sys, time
 from bookinfo_lab import sandbox
 from bookinfo_lab.netfilter.packet import Packet
+from bookinfo_lab import proving
 from bookinfo_lab.sandbox import prove
 def stay(*_):
     print("there", flush=True)
     time.sleep(60)
-prove._wait_until_read = stay
+proving._wait_until_read = stay
 mesh = sandbox.attach(sys.argv[1])
 prove.prove(mesh, mesh.target("node"), Packet(sys.argv[2], None, sys.argv[3], int(sys.argv[4])))
 """
@@ -435,7 +436,7 @@ def test_a_kill_leaves_nothing(mesh: Sandbox, node: Target, at: Addresses) -> No
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "there\n"
-        assert prove.TABLE in tables(mesh, node)
+        assert proving.TABLE in tables(mesh, node)
         os.kill(process.pid, signal.SIGKILL)
     assert is_clean(mesh, node)
 
@@ -477,7 +478,7 @@ def test_a_monitor_that_ends_or_loses_a_line_is_never_agreement(
         return real(mesh, target, ["sh", "-c", reader] if argv[0] == "xtables-monitor" else argv, **more)
 
     monkeypatch.setattr(prove, "running", wrapped)
-    monkeypatch.setattr(prove, "_STEP_S", 1.0)
+    monkeypatch.setattr(proving, "_STEP_S", 1.0)
     made = prove.prove(mesh, node, packet)
     found = proof.compare(walk(packet, steps, "", "", ""), made, Rules(save(mesh, node)))
     assert found.verdict == verdict, found.as_text()

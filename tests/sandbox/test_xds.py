@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -139,9 +140,114 @@ def test_a_port_whose_name_says_nothing_is_found_out_and_tcp_is_not() -> None:
     assert names == ["0.0.0.0_7001", "0.0.0.0_7500", "0.0.0.0_7500", "0.0.0.0_8080"]
 
 
-def test_a_headless_service_has_neither_cluster_nor_route() -> None:
-    headless = topology.service("peers", "shop", "None", [{"name": "http", "port": 8000}], selector={"app": "cart"})
-    assert written(headless) == written()
+def peers(*ports: tuple[str, int, int]) -> Object:
+    """A headless Service of the cart's pods."""
+    given = [{"name": name, "port": number, "targetPort": target} for name, number, target in ports]
+    return topology.service("peers", "shop", "None", given, selector={"app": "cart"})
+
+
+def test_a_headless_service_s_pod_is_chosen_by_the_application() -> None:
+    found = written(peers(("http", 8000, 8080), ("tcp", 7100, 7001)))
+    host = "peers.shop.svc.cluster.local"
+    cluster = found["cds"][f"outbound|7100||{host}"]
+    assert (cluster["type"], cluster["lb_policy"]) == ("ORIGINAL_DST", "CLUSTER_PROVIDED")
+    assert [name for name in found["eds"] if host in name] == []
+    assert found["lds"]["10.244.0.12_7100"]["address"]["socket_address"]["address"] == "10.244.0.12"
+    (entry,) = [item for item in found["rds"]["8000"]["virtual_hosts"] if item["name"] == f"{host}:8000"]
+    assert entry["domains"][:3] == [host, f"{host}.", "peers"]
+    assert f"*.{host}" in entry["domains"]
+
+
+def test_a_gateway_balances_over_a_headless_service_s_pods() -> None:
+    name = "outbound|8000||peers.shop.svc.cluster.local"
+    found = written(peers(("http", 8000, 8080)), of=FRONT)
+    assert (found["cds"][name]["type"], len(found["eds"][name]["endpoints"])) == ("EDS", 1)
+
+
+def test_a_pod_calls_itself_without_a_listener_of_its_headless_service() -> None:
+    found = written(peers(("tcp", 7100, 7001), ("", 7200, 7200)), of=SHOP[1])
+    assert [name for name in found["lds"] if name.startswith("10.244.0.12_")] == []
+    assert "peers.shop.svc.cluster.local:7200" not in found["rds"]
+
+
+def test_an_external_name_gives_its_names_to_the_service_that_it_leads_to() -> None:
+    meta = {"name": "basket", "namespace": "shop"}
+    spec = {"type": "ExternalName", "externalName": "cart.shop.svc.cluster.local"}
+    hosts = written({"kind": "Service", "metadata": meta, "spec": spec})["rds"]["8000"]["virtual_hosts"]
+    (entry,) = [item for item in hosts if item["name"] == "cart.shop.svc.cluster.local:8000"]
+    assert "basket" in entry["domains"]
+    assert entry["domains"][-1] == "10.96.0.12"
+    assert [item for item in hosts if item["name"].startswith("basket")] == []
+
+
+def with_ports(of: Object, **ports: int) -> Object:
+    """The pod with a container that offers named ports."""
+    changed: Object = json.loads(json.dumps(of))
+    offered = [{"name": name, "containerPort": number} for name, number in ports.items()]
+    changed["spec"]["containers"].append({"name": "app", "image": "app", "ports": offered})
+    return changed
+
+
+def inbound(clusters: Iterable[Object]) -> list[str]:
+    return sorted(item["name"] for item in clusters if item["name"].startswith("inbound|"))
+
+
+def test_a_named_target_port_is_the_pod_s_own_and_one_that_it_lacks_has_no_inbound_side() -> None:
+    given = [{"name": "http", "port": 9000, "targetPort": "web"}, {"name": "tcp", "port": 9001, "targetPort": "none"}]
+    more = topology.service("more", "shop", "10.96.0.30", given, selector={"app": "web"})
+    made = xds.resources([*SHOP, more], with_ports(WEB, web=8765), SETTINGS)
+    assert inbound(made["cds"]) == ["inbound|8080||", "inbound|8765||"]
+
+
+def test_of_two_services_with_one_target_port_the_older_one_s_is_the_inbound_side() -> None:
+    def named(name: str, created: str) -> Object:
+        made = topology.service(name, "shop", "10.96.0.31", [{"name": "http", "port": 9000}], selector={"app": "web"})
+        made["metadata"]["creationTimestamp"] = created
+        return made
+
+    found = written(named("aaa", "2026-01-02T00:00:00Z"), named("bbb", "2026-01-01T00:00:00Z"))
+    told = found["cds"]["inbound|9000||"]["metadata"]["filter_metadata"]["istio"]["services"]
+    assert [item["name"] for item in told] == ["bbb", "aaa"]
+    (chain,) = [one for one in found["lds"]["virtualInbound"]["filter_chains"] if one["name"] == "0.0.0.0_9000"]
+    assert "bbb.shop" in json.dumps(chain)
+
+
+def test_the_inbound_side_tells_of_those_services_only_that_have_the_same_number() -> None:
+    other = service("web2", "10.96.0.37", ("http", 9000, 8080))
+    other["spec"]["selector"] = {"app": "web"}
+    found = written(other)
+    assert len(found["cds"]["inbound|8080||"]["metadata"]["filter_metadata"]["istio"]["services"]) == 1
+
+
+@pytest.mark.parametrize("port", [{"name": "dns", "protocol": "UDP"}, {"name": "udp-dns"}], ids=str)
+def test_a_port_of_udp_has_an_inbound_side_and_nothing_outbound(port: Object) -> None:
+    given = [{"port": 5300, **port}]
+    found = written(topology.service("names", "shop", "10.96.0.32", given, selector={"app": "web"}))
+    assert "inbound|5300||" in inbound(found["cds"].values())
+    assert [name for name in found["cds"] if name.startswith("outbound|5300|")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "again", "is_http2"), [("http", True, False), ("http2", True, True), ("grpc", False, True)]
+)
+def test_what_comes_in_by_grpc_is_not_asked_again(name: str, again: bool, is_http2: bool) -> None:
+    made = service("extra", "10.96.0.33", (name, 9000, 9000))
+    made["spec"]["selector"] = {"app": "web"}
+    found = written(made)
+    chains = found["lds"]["virtualInbound"]["filter_chains"]
+    (manager,) = [item["filters"][0]["typed_config"] for item in chains if item["name"] == "0.0.0.0_9000"]
+    (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
+    assert ("retry_policy" in route["route"], "http2_protocol_options" in manager) == (again, is_http2)
+
+
+def test_internal_traffic_policy_local_leaves_the_endpoints_of_the_pod_s_own_node() -> None:
+    cart = service("near", "10.96.0.34", ("http", 9000, 8080))
+    cart["spec"] |= {"selector": {"app": "cart"}, "internalTrafficPolicy": "Local"}
+    name = "outbound|9000||near.shop.svc.cluster.local"
+    elsewhere: Object = json.loads(json.dumps(WEB))
+    elsewhere["spec"]["nodeName"] = "lab-9"
+    assert len(written(cart)["eds"][name]["endpoints"]) == 1
+    assert written(cart, of=elsewhere)["eds"][name]["endpoints"] == []
 
 
 def test_a_slice_without_endpoints_and_ports_leaves_an_empty_cluster() -> None:
@@ -154,10 +260,18 @@ def test_a_slice_without_endpoints_and_ports_leaves_an_empty_cluster() -> None:
     assert assignment["endpoints"] == []
 
 
-def test_an_endpoint_that_is_not_ready_gets_no_requests() -> None:
-    slices = topology.endpoint_slices(SHOP)  # no pod here is ready
-    made = xds.resources([*SHOP, *slices], WEB, SETTINGS)
-    assert [item for item in made["eds"] if item["endpoints"]] == []
+def test_an_endpoint_that_is_not_ready_is_told_as_unhealthy_and_one_that_ends_is_not_told() -> None:
+    slices = json.loads(json.dumps(list(topology.endpoint_slices(SHOP))))  # no pod here is ready
+
+    def health() -> set[str]:
+        made = xds.resources([*SHOP, *slices], WEB, SETTINGS)["eds"]
+        groups = [group for item in made for group in item["endpoints"]]
+        return {member.get("health_status", "HEALTHY") for group in groups for member in group["lb_endpoints"]}
+
+    assert health() == {"UNHEALTHY"}
+    for endpoint in (endpoint for item in slices for endpoint in item["endpoints"]):
+        endpoint["conditions"]["terminating"] = True
+    assert health() == set()
 
 
 def test_overlapping_slices_give_an_endpoint_once() -> None:
@@ -179,7 +293,7 @@ def test_a_subset_holds_the_endpoints_with_its_labels() -> None:
         ]
         return [item["address"] for item in found]
 
-    assert (members(""), members("v2"), members("none")) == (["10.244.0.9", "10.244.0.11"], ["10.244.0.9"], [])
+    assert (members(""), members("v2"), members("none")) == (["10.244.0.11", "10.244.0.9"], ["10.244.0.9"], [])
 
 
 def test_a_load_balancer_may_be_chosen_for_a_service_and_for_a_subset() -> None:
@@ -200,13 +314,65 @@ def test_a_policy_in_the_mesh_means_the_port_that_was_asked_for() -> None:
     assert route["route"]["cluster"] == "outbound|8000|v1|web.shop.svc.cluster.local"
 
 
-def test_the_first_policy_for_a_host_is_the_one_in_force() -> None:
-    rules = [
-        istio("VirtualService", name, hosts=["cart"], http=[{"name": name, "route": [to("web")]}])
-        for name in ("older", "newer")
-    ]
+def aged(item: Object, created: str) -> Object:
+    return item | {"metadata": item["metadata"] | {"creationTimestamp": created}}
+
+
+def test_the_oldest_policy_for_a_host_is_the_one_in_force() -> None:
+    def rule(name: str) -> Object:
+        return istio("VirtualService", name, hosts=["cart"], http=[{"name": name, "route": [to("web")]}])
+
+    rules = [aged(rule("newer"), "2026-01-02T00:00:00Z"), aged(rule("older"), "2026-01-01T00:00:00Z")]
     (route,) = cart_routes(*rules)
     assert route["name"] == "older"
+    (route,) = cart_routes(rule("beta"), rule("alpha"))
+    assert route["name"] == "alpha"  # as old as the other: by name
+
+
+def test_a_port_that_may_turn_out_to_be_http_is_among_the_hosts_of_its_number() -> None:
+    hosts = written(service("any", "10.96.0.38", ("", 8000, 8000)))["rds"]["8000"]["virtual_hosts"]
+    assert "any.shop.svc.cluster.local:8000" in [item["name"] for item in hosts]
+
+
+def test_a_match_s_name_without_a_rule_s_follows_a_dot() -> None:
+    (route, _) = cart_routes(
+        istio(
+            "VirtualService",
+            "cart",
+            hosts=["cart"],
+            http=[{"match": [{"uri": {"exact": "/a"}, "name": "m"}], "route": [to("web")]}, {"route": [to("web")]}],
+        )
+    )
+    assert route["name"] == ".m"
+
+
+def test_a_fault_without_a_percentage_is_written_without_one() -> None:
+    fault = {"abort": {"httpStatus": 500}}
+    (route,) = cart_routes(
+        istio("VirtualService", "cart", hosts=["cart"], http=[{"fault": fault, "route": [to("web")]}])
+    )
+    assert route["typed_per_filter_config"]["envoy.filters.http.fault"]["abort"] == {"http_status": 500}
+
+
+def test_an_endpoint_without_a_pod_s_name_is_none_of_another_namespace_s_pods() -> None:
+    labels = {"kubernetes.io/service-name": "web"}
+    endpoint = {"addresses": ["10.244.0.12"], "conditions": {"ready": True}}
+    by_hand = {"kind": "EndpointSlice", "ports": [{"name": "http", "port": 8080}], "endpoints": [endpoint]}
+    by_hand["metadata"] = {"name": "by-hand", "namespace": "shop", "labels": labels}
+    elsewhere = [item if item["kind"] != "Pod" else _moved(item) for item in SHOP[1:]]
+
+    def workload(objects: list[Object]) -> str:
+        made = xds.resources([*objects, by_hand], WEB, SETTINGS)["eds"]
+        (told,) = [item for item in made if item["cluster_name"] == "outbound|8000||web.shop.svc.cluster.local"]
+        metadata = told["endpoints"][0]["lb_endpoints"][0]["metadata"]
+        return str(metadata["filter_metadata"]["istio"]["workload"])
+
+    assert workload(SHOP) == "cart-1;shop;cart;v1;Kubernetes"
+    assert workload([WEB, *elsewhere]) == ";;;;Kubernetes"
+
+
+def _moved(pod: Object) -> Object:
+    return pod | {"metadata": pod["metadata"] | {"namespace": "other"}}
 
 
 def test_what_follows_a_catch_all_is_left_out() -> None:
@@ -254,8 +420,15 @@ def test_a_gateway_s_virtual_hosts_are_what_server_and_policy_share(
     offered: list[str], asked: list[str], hosts: list[str]
 ) -> None:
     resources = written(gateway(*offered), entry("all", *asked), of=FRONT)
-    found = [host["name"] for host in resources["rds"]["http.8080"]["virtual_hosts"]]
-    assert found == [f"{host}:80" for host in hosts] or (found == ["blackhole:80"] and not hosts)
+    (found,) = resources["rds"]["http.8080"]["virtual_hosts"]
+    assert (found["name"], found["domains"]) == ((f"{hosts[0]}:80", hosts) if hosts else ("blackhole:80", ["*"]))
+
+
+def test_hosts_of_a_gateway_share_a_virtual_host_only_where_all_their_policies_are_the_same() -> None:
+    more = entry("more", "b.example", match=[{"uri": {"exact": "/more"}}])
+    resources = written(gateway("*"), entry("all", "a.example", "b.example", "longer.example"), more, of=FRONT)
+    found = resources["rds"]["http.8080"]["virtual_hosts"]
+    assert [item["domains"] for item in found] == [["b.example"], ["longer.example", "a.example"]]
 
 
 def test_policies_for_one_host_of_a_gateway_share_it_with_the_catch_all_last() -> None:
@@ -390,3 +563,40 @@ def test_names_ports_and_addresses_of_any_plan_are_followed(seed: int) -> None:
                 meta = item["metadata"]
                 assert f"{meta['name']}.{meta['namespace']}.svc.cluster.local" in text
         assert not re.search(r"(?<!/)productpage|reviews|\bdefault\.svc|\b9080\b", text)
+
+
+def transparently(of: Object, mode: str) -> Object:
+    """The pod with a proxy that is told this mode of interception."""
+    changed: Object = json.loads(json.dumps(of))
+    changed["spec"]["containers"][0]["env"] = [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": mode}]
+    return changed
+
+
+def test_with_tproxy_the_listeners_take_what_is_not_for_them_and_keep_the_client_s_address() -> None:
+    found = written(of=transparently(WEB, "TPROXY"))["lds"]
+    assert found["virtualOutbound"]["transparent"]
+    assert found["virtualInbound"]["transparent"]
+    (source,) = [
+        item for item in found["virtualInbound"]["listener_filters"] if item["name"].endswith("listener.original_src")
+    ]
+    assert source["typed_config"]["mark"] == 1337
+    assert "transparent" not in written()["lds"]["virtualInbound"]
+
+
+def test_without_interception_no_configuration_is_written() -> None:
+    with pytest.raises(Unsupported, match="web-1: interception mode NONE"):
+        written(of=transparently(WEB, "NONE"))
+
+
+def test_a_pod_of_no_service_has_one_range_in_which_nothing_is_looked_into() -> None:
+    (_, inspector) = written(without="web")["lds"]["virtualInbound"]["listener_filters"]
+    assert inspector["filter_disabled"] == {"destination_port_range": {"start": 15006, "end": 15007}}
+
+
+def test_a_port_of_sctp_is_told_as_one_of_tcp_unless_a_tcp_port_has_its_number() -> None:
+    given = [{"name": "both", "port": 9300}, {"name": "sctp", "port": 9300, "protocol": "SCTP"}]
+    given.append({"name": "alone", "port": 9301, "protocol": "SCTP"})
+    more = topology.service("more", "shop", "10.96.0.36", given, selector={"app": "cart"})
+    names = [item["name"] for item in xds.resources([*SHOP, more], WEB, SETTINGS)["cds"]]
+    assert names.count("outbound|9300||more.shop.svc.cluster.local") == 1
+    assert names.count("outbound|9301||more.shop.svc.cluster.local") == 1

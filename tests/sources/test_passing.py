@@ -1,17 +1,19 @@
 """The named packets of a mesh: each has a sender and a receiver here, and the kernel does with it what is predicted."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from bookinfo_lab import sandbox
-from bookinfo_lab.errors import LabError, RecordingError
+from bookinfo_lab.errors import LabError, NotShown, RecordingError
 from bookinfo_lab.lab import Lab
 from bookinfo_lab.netfilter import ruleset
 from bookinfo_lab.netfilter.packet import Packet
 from bookinfo_lab.sandbox import scenarios
 from bookinfo_lab.show.walk import Walk
-from bookinfo_lab.sources import recording
+from bookinfo_lab.sources import passing, recording
+from bookinfo_lab.sources.base import Evidence, FrontDoor, Query
 from bookinfo_lab.sources.recording import RecordingSource
 from bookinfo_lab.sources.sandbox import SandboxSource
 
@@ -87,3 +89,41 @@ def test_a_recording_names_the_packets_that_it_has_proofs_of(scenario: str) -> N
     packet = Packet(item.packet.src, 4242, item.packet.dst, item.packet.dport, iif=item.packet.iif)
     with pytest.raises(RecordingError, match=r"it holds.*sport=2000"):
         lab.prove(lab.rules(str(item.place)).walk(packet))
+
+
+class Namespaced(RecordingSource):
+    """What a user sees who may not list nodes."""
+
+    def fetch(self, query: Query) -> Evidence:
+        found = super().fetch(query)
+        if query.arguments == ("nodes",):
+            return replace(
+                found, raw=b'{"kind": "List", "apiVersion": "v1", "items": []}', missing=("no nodes for you",)
+            )
+        return found
+
+    def front_door(self) -> FrontDoor:
+        return replace(super().front_door(), address="10.96.7.7", node_port=9080, no_node="no node of the door")
+
+
+def test_without_the_nodes_those_past_a_node_say_why_they_are_not_there() -> None:
+    packets = passing.packets(Namespaced(recording.bundled("sidecar")))
+    assert set(packets) == IN_THE_POD
+    for name in ("pod to Service", "pod to front door"):
+        with pytest.raises(NotShown, match=r"^no nodes for you$"):
+            _ = packets[name]
+    with pytest.raises(LabError, match=r"^this lab has no packet 'client to front door'; it has: into the pod, "):
+        _ = packets["client to front door"]
+    with pytest.raises(LabError, match="no packet 'of nobody'"):
+        _ = packets["of nobody"]
+
+
+def test_a_front_door_without_a_nodes_port_says_so_for_its_packet_alone() -> None:
+    class Closed(RecordingSource):
+        def front_door(self) -> FrontDoor:
+            return replace(super().front_door(), address="10.96.7.7", node_port=9080, no_node="no node of the door")
+
+    packets = passing.packets(Closed(recording.bundled("sidecar")))
+    assert set(packets) == IN_THE_POD | {"pod to Service"}
+    with pytest.raises(NotShown, match=r"^no node of the door$"):
+        _ = packets["pod to front door"]

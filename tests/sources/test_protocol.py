@@ -34,7 +34,7 @@ PLANS = {
 }
 SOURCES = [
     *(pytest.param(("sandbox", name), marks=pytest.mark.sandbox, id=f"sandbox-{name}") for name in PLANS),
-    *(pytest.param(("recording", name), id=f"recording-{name}") for name in ("sidecar", "article")),
+    *(pytest.param(("recording", name), id=f"recording-{name}") for name in ("sidecar", "article", "cluster")),
 ]
 
 

@@ -309,7 +309,7 @@ def test_a_capture_point_that_is_not_held_names_those_that_are(path: str) -> Non
 
 def test_a_bundled_recording_that_is_not_there_names_those_that_are() -> None:
     for name in ("moon", "../recordings/sidecar", ""):
-        with pytest.raises(RecordingError, match="article, sidecar"):
+        with pytest.raises(RecordingError, match="article, cluster, sidecar"):
             recording.bundled(name)
 
 

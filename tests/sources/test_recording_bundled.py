@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bookinfo_lab import sandbox
+from bookinfo_lab import connect, sandbox
+from bookinfo_lab.lab import Lab
 from bookinfo_lab.sandbox import scenarios
 from bookinfo_lab.sources import contents, recording
 from bookinfo_lab.sources.base import Query
@@ -19,6 +20,7 @@ from bookinfo_lab.sources.recording import RecordingSource
 from bookinfo_lab.sources.sandbox import SandboxSource
 
 SCENARIOS = ("sidecar", "article")
+CLUSTER = "cluster"
 AGAIN = "a bundled recording is older than what a sandbox gives today: run tools/make_recordings.py"
 
 
@@ -28,7 +30,43 @@ def bundled(request: pytest.FixtureRequest) -> RecordingSource:
 
 
 def test_all_of_them_are_four_mebibytes_at_most() -> None:
-    assert sum(os.path.getsize(recording.bundled(name)) for name in SCENARIOS) <= 4 << 20
+    assert sum(os.path.getsize(recording.bundled(name)) for name in (*SCENARIOS, CLUSTER)) <= 4 << 20
+    assert os.path.getsize(recording.bundled(CLUSTER)) <= 3 << 20
+
+
+@pytest.fixture
+def of_cluster() -> Iterator[Lab]:
+    lab = connect("recording", scenario=CLUSTER)
+    yield lab
+    lab.close()
+
+
+def test_a_clusters_lines_are_for_a_kubeconfig_and_its_proofs_agree(of_cluster: Lab) -> None:
+    manifest = RecordingSource(recording.bundled(CLUSTER)).manifest
+    assert manifest.kind == "kubernetes"
+    for piece in manifest.pieces:
+        evidence = of_cluster.source.fetch(piece.query)
+        assert evidence.command.split()[0] in ("kubectl", "curl"), piece.query
+        assert "--context" not in evidence.command
+    proofs = {
+        name: of_cluster.prove(of_cluster.rules(str(item.place)).walk(item.packet)).verdict
+        for name, item in of_cluster.packets().items()
+    }
+    assert len(proofs) == 8
+    assert set(proofs.values()) == {"agree"}
+
+
+def test_a_clusters_holds_no_certificate_token_or_machine_path_and_says_what_it_lacks(of_cluster: Lab) -> None:
+    manifest = RecordingSource(recording.bundled(CLUSTER)).manifest
+    own = [str(Path(recording.bundled(CLUSTER)).parents[2]) + "/", os.path.expanduser("~") + "/"]
+    words = [*own, "-----BEGIN", "LS0tLS1CRUdJTiB", "eyJhbGciOi", "last-applied", "managedFields"]
+    for piece in manifest.pieces:
+        text = of_cluster.source.fetch(piece.query).text
+        assert [word for word in words if word in text] == [], str(piece.query)
+    assert {item.query.kind for item in manifest.not_held} == {"processes"}
+    assert all(item.query.place is not None and item.query.place.kind == "node" for item in manifest.not_held)
+    told = {item.what for item in manifest.dropped}
+    assert {"environment values", "rules of other Services", "frames of others"} <= told
 
 
 def test_every_piece_is_the_one_that_was_recorded(bundled: RecordingSource) -> None:
@@ -131,4 +169,4 @@ def test_they_are_in_the_wheel(tmp_path: Path) -> None:
     built += "told = [item.distribution_path for item in WheelBuilder(sys.argv[1]).recurse_included_files()]\n"
     built += "print(json.dumps(told))"
     done = subprocess.run([sys.executable, "-c", built, root], capture_output=True, text=True, check=True)
-    assert {f"bookinfo_lab/recordings/{name}.zip" for name in SCENARIOS} <= set(json.loads(done.stdout))
+    assert {f"bookinfo_lab/recordings/{name}.zip" for name in (*SCENARIOS, CLUSTER)} <= set(json.loads(done.stdout))

@@ -19,15 +19,19 @@ from bookinfo_lab.sandbox.xds.view import role, view
 __all__ = ["DIFFERENCES", "Settings", "admit", "bootstrap_2017", "command", "files", "resource_path", "resources"]
 
 DIFFERENCES: Mapping[str, str] = {
-    "rest": "resources come over REST from the pod's agent, which reads files, not over gRPC (ADS) from istiod",
+    "rest": "resources come over REST from the pod's agent, which reads files, not over gRPC (ADS) from istiod, and "
+    "certificates are asked for nowhere: xds-rest is there for xds-grpc and sds-grpc",
     "plain text": "no TLS in filter chains, clusters and endpoints, whether or not a PeerAuthentication says DISABLE; "
     "with DISABLE, istiod leaves it out too",
     "tracing": "every request is sampled and carries B3 and W3C header fields; the spans go to a static cluster "
     "without endpoints; Istio samples one in a hundred and names no tracer",
     "span tags": "spans, which nobody collects, have none of Istio's own tags",
-    "bootstrap": "fewer statistics tags but every statistic (Istio's list lets few through), no compressors before "
-    "them, no internal listener, and of the node's metadata what describes the pod",
-    "headless": "headless Services have no clusters, listeners or routes",
+    "locality": "endpoints are in one locality without a name, whatever region and zone they are in, and none is "
+    "preferred for being near",
+    "statistics": "fewer statistics tags but every statistic (Istio's list lets few through), and no compressors "
+    "before them",
+    "internal listener": "no internal listener: nothing is tunnelled",
+    "node metadata": "of the node's metadata, what describes the pod",
 }
 
 
@@ -39,10 +43,14 @@ def resources(objects: Iterable[Mapping[str, Any]], pod: Mapping[str, Any], sett
     items = list(objects)
     admit(items)
     mesh, kind = view(items, pod, settings.domain), role(pod)
+    is_sidecar = kind == "sidecar"
     if kind == "ingress":
         return ingress_2017.resources(mesh, settings)
-    made = {"cds": clusters.every(mesh, settings, sidecar=kind == "sidecar"), "eds": clusters.assignments(mesh)}
-    if kind == "sidecar":
+    made = {
+        "cds": clusters.every(mesh, settings, sidecar=is_sidecar),
+        "eds": clusters.assignments(mesh, sidecar=is_sidecar),
+    }
+    if is_sidecar:
         return made | {"lds": listeners.sidecar(mesh, settings), "rds": routes.sidecar(mesh)}
     return made | {"lds": listeners.gateway(mesh, settings), "rds": routes.gateway(mesh)}
 

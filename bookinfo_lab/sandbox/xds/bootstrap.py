@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bookinfo_lab.sandbox.xds.listeners import ZIPKIN
+from bookinfo_lab.sandbox.xds.services import workload
 from bookinfo_lab.sandbox.xds.settings import XDS_CLUSTER, Settings, named, typed
-from bookinfo_lab.sandbox.xds.view import role, workload
+from bookinfo_lab.sandbox.xds.view import interception, role
 
 FILE, FILE_2017 = "envoy-rev0.json", "envoy-rev8.json"
 ADMIN_PORT, AGENT_PORT, HEALTH_PORT, METRICS_PORT = 15000, 15020, 15021, 15090
@@ -89,7 +90,7 @@ def _node(pod: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "CLUSTER_ID": "Kubernetes",
         "MESH_ID": settings.domain,
         "INSTANCE_IPS": address,
-        "INTERCEPTION_MODE": "REDIRECT",
+        "INTERCEPTION_MODE": interception(pod),
         "ENVOY_PROMETHEUS_PORT": METRICS_PORT,
         "ENVOY_STATUS_PORT": HEALTH_PORT,
         "LABELS": {key: value for key, value in meta["labels"].items() if key != "pod-template-hash"},

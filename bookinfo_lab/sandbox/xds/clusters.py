@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
+from bookinfo_lab.sandbox.xds.services import Endpoint, Port
 from bookinfo_lab.sandbox.xds.settings import Settings, typed
-from bookinfo_lab.sandbox.xds.view import Endpoint, Port, View
+from bookinfo_lab.sandbox.xds.view import View
 
 _CLUSTER = "config.cluster.v3.Cluster"
 _HTTP_OPTIONS = "extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -37,14 +37,14 @@ def every(mesh: View, settings: Settings, *, sidecar: bool) -> list[dict[str, An
         found += [
             _original_destination("InboundPassthroughCluster", settings, PASSTHROUGH_SOURCE),
             _original_destination("PassthroughCluster", settings),
-            *(_inbound(port, settings) for port in mesh.own_ports()),
+            *(_inbound(mesh, port, settings) for port in mesh.own_ports),
         ]
     return sorted(found, key=lambda cluster: str(cluster["name"]))
 
 
-def assignments(mesh: View) -> list[dict[str, Any]]:
-    """The endpoints of every outbound cluster."""
-    return [_assignment(subset) for subset in _subsets(mesh)]
+def assignments(mesh: View, *, sidecar: bool) -> list[dict[str, Any]]:
+    """The endpoints of every outbound cluster that has any told: a sidecar's for a headless Service has not."""
+    return [_assignment(mesh, subset) for subset in _subsets(mesh) if subset.port.address or not sidecar]
 
 
 def _subsets(mesh: View) -> Iterator[Subset]:
@@ -75,14 +75,16 @@ def _limits() -> dict[str, Any]:
 
 
 def _metadata(port: Port, **more: str) -> dict[str, Any]:
-    service = {"host": port.host, "name": port.name, "namespace": port.namespace}
-    istio = {"services": [service]} | {key: value for key, value in more.items() if value}
+    # Of the Services with one target port, those that have the same number for it.
+    same = [one for one in (port, *port.beside) if one.number == port.number]
+    told = {one.host: {"host": one.host, "name": one.name, "namespace": one.namespace} for one in same}
+    istio = {"services": [*told.values()]} | {key: value for key, value in more.items() if value}
     return {"metadata": {"filter_metadata": {"istio": istio}}}
 
 
 def _protocol_options(port: Port, *, sidecar: bool) -> dict[str, Any]:
     """HTTP/2 where the port's name says so; a sidecar that found a protocol out uses the one it was spoken to in."""
-    if port.protocol == "http2":
+    if port.protocol in ("http2", "grpc"):
         options = typed(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
     elif port.protocol == "auto" and sidecar:
         either: dict[str, Any] = {"http_protocol_options": {}, "http2_protocol_options": {}}
@@ -116,8 +118,9 @@ def _original_destination(name: str, settings: Settings, source: str = "") -> di
     )
 
 
-def _inbound(port: Port, settings: Settings) -> dict[str, Any]:
+def _inbound(mesh: View, port: Port, settings: Settings) -> dict[str, Any]:
     name = f"inbound|{port.target}||"
+    rules = [rule for rule in mesh.rules_for(port) if rule["spec"].get("trafficPolicy")]
     return typed(
         _CLUSTER,
         name=name,
@@ -129,20 +132,25 @@ def _inbound(port: Port, settings: Settings) -> dict[str, Any]:
         alt_stat_name=f"{name};",
         **_protocol_options(port, sidecar=True),
         **_limits(),
-        **_metadata(port),
+        **_metadata(port, config=_rule_path(rules[0]) if rules else ""),
         **settings.binding(PASSTHROUGH_SOURCE),
     )
 
 
 def _outbound(subset: Subset, settings: Settings, *, sidecar: bool) -> dict[str, Any]:
     name = subset.port.cluster(subset.name)
+    kind, balancing = "EDS", subset.lb_policy
+    told: dict[str, Any] = {"eds_cluster_config": {"eds_config": settings.source(), "service_name": name}}
+    if sidecar and not subset.port.address:
+        # Headless: the application chose the pod, and the original destination is it.
+        kind, balancing, told = "ORIGINAL_DST", "CLUSTER_PROVIDED", {}
     return typed(
         _CLUSTER,
         name=name,
-        type="EDS",
-        eds_cluster_config={"eds_config": settings.source(), "service_name": name},
+        type=kind,
+        **told,
         connect_timeout="10s",
-        lb_policy=subset.lb_policy,
+        lb_policy=balancing,
         common_lb_config={"healthy_panic_threshold": {}},
         alt_stat_name=f"{name};",
         **_protocol_options(subset.port, sidecar=sidecar),
@@ -152,14 +160,14 @@ def _outbound(subset: Subset, settings: Settings, *, sidecar: bool) -> dict[str,
     )
 
 
-def _assignment(subset: Subset) -> dict[str, Any]:
-    members = [member for member in subset.port.endpoints if subset.labels.items() <= member.labels.items()]
+def _assignment(mesh: View, subset: Subset) -> dict[str, Any]:
+    members = [member for member in mesh.members(subset.port) if subset.labels.items() <= member.labels.items()]
     return assignment(subset.port.cluster(subset.name), members)
 
 
 def assignment(name: str, members: Iterable[Endpoint]) -> dict[str, Any]:
-    """The EDS resource of a cluster: its endpoints in one locality, by address, each with the same weight."""
-    found = [_endpoint(member) for member in sorted(members, key=lambda one: (ip_address(one.address), one.port))]
+    """The EDS resource of a cluster: its endpoints in one locality, each with the same weight."""
+    found = [_endpoint(member) for member in members]
     groups = [{"locality": {}, "lb_endpoints": found, "load_balancing_weight": len(found)}] if found else []
     return typed("config.endpoint.v3.ClusterLoadAssignment", cluster_name=name, endpoints=groups)
 
@@ -168,6 +176,7 @@ def _endpoint(member: Endpoint) -> dict[str, Any]:
     address = {"socket_address": {"address": member.address, "port_value": member.port}}
     return {
         "endpoint": {"address": address},
+        **({} if member.is_ready else {"health_status": "UNHEALTHY"}),
         "metadata": {"filter_metadata": {"istio": {"workload": member.workload}}},
         "load_balancing_weight": 1,
     }

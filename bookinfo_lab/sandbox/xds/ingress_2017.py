@@ -7,9 +7,10 @@ is what Pilot wrote for Mixer; nothing reads it any more, and no filter of today
 from typing import Any
 
 from bookinfo_lab.errors import Unsupported
-from bookinfo_lab.sandbox.xds import clusters, listeners, routes
+from bookinfo_lab.sandbox.xds import clusters, listeners
+from bookinfo_lab.sandbox.xds.services import Port
 from bookinfo_lab.sandbox.xds.settings import Settings, access_log, named, typed
-from bookinfo_lab.sandbox.xds.view import Port, View
+from bookinfo_lab.sandbox.xds.view import View
 
 _PRIVATE = (("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("127.0.0.0", 8))
 
@@ -26,7 +27,7 @@ def resources(mesh: View, settings: Settings) -> dict[str, list[Any]]:
         "decorator": {"operation": "default-route"},
     }
     host = {"name": "*", "domains": ["*"], "routes": [route]}
-    number = next(port.target for port in mesh.own_ports() if routes.is_http(port))
+    number = next(port.target for port in mesh.own_ports if port.is_http)
     cluster = typed(
         "config.cluster.v3.Cluster",
         name=name,
@@ -40,7 +41,7 @@ def resources(mesh: View, settings: Settings) -> dict[str, list[Any]]:
         "lds": [_listener(number, settings)],
         "rds": [typed("config.route.v3.RouteConfiguration", name=str(number), virtual_hosts=[host])],
         "cds": [cluster],
-        "eds": [clusters.assignment(name, pages.endpoints)],
+        "eds": [clusters.assignment(name, (member for member in pages.endpoints if member.is_ready))],
     }
 
 

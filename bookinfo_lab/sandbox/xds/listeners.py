@@ -3,8 +3,9 @@
 from typing import Any
 
 from bookinfo_lab.sandbox.xds import routes
-from bookinfo_lab.sandbox.xds.settings import Settings, access_log, named, typed
-from bookinfo_lab.sandbox.xds.view import Port, View
+from bookinfo_lab.sandbox.xds.services import Port
+from bookinfo_lab.sandbox.xds.settings import PROXY_MARK, Settings, access_log, named, typed
+from bookinfo_lab.sandbox.xds.view import View, interception
 
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
 ZIPKIN = "zipkin"
@@ -21,13 +22,14 @@ _UNHURRIED: dict[str, Any] = {"listener_filters_timeout": "0s", "continue_on_lis
 
 def sidecar(mesh: View, settings: Settings) -> list[dict[str, Any]]:
     """virtualOutbound and virtualInbound, and what outbound connections are handed on to by their destination."""
-    numbers = sorted({port.number for port in mesh.ports if routes.is_http(port)})
-    addressed = [port for port in mesh.ports if not routes.is_http(port)]
+    numbers = sorted({port.number for port in mesh.ports if port.is_http})
+    transparent = interception(mesh.pod) == "TPROXY"
+    addressed = [(port, address) for port in mesh.ports if not port.is_http for address in mesh.addresses(port)]
     return [
         *(_by_number(number, settings) for number in numbers),
-        *(_by_address(port, settings) for port in addressed),
-        _virtual_outbound(),
-        _virtual_inbound(mesh),
+        *(_by_address(port, address, settings) for port, address in addressed),
+        _virtual_outbound(is_transparent=transparent),
+        _virtual_inbound(mesh, is_transparent=transparent),
     ]
 
 
@@ -137,15 +139,15 @@ def _by_number(number: int, settings: Settings) -> dict[str, Any]:
     )
 
 
-def _by_address(port: Port, settings: Settings) -> dict[str, Any]:
-    """What an outbound connection to one Service's address is handed on to, its port being TCP or found out."""
-    name = f"{port.address}_{port.number}"
+def _by_address(port: Port, address: str, settings: Settings) -> dict[str, Any]:
+    """What an outbound connection to one address is handed on to, the Service's port being TCP or found out."""
+    name = f"{address}_{port.number}"
     if port.protocol in ("tcp", "mongo"):
         chain = {"filters": _connection_filters(port, port.cluster()), "transport_socket_connect_timeout": "15s"}
         return typed(
             _LISTENER,
             name=name,
-            address=_address(port.address, port.number),
+            address=_address(address, port.number),
             filter_chains=[chain],
             traffic_direction="OUTBOUND",
             bind_to_port=False,
@@ -153,7 +155,7 @@ def _by_address(port: Port, settings: Settings) -> dict[str, Any]:
         )
     return _handed_on(
         name,
-        _address(port.address, port.number),
+        _address(address, port.number),
         http=_routed(f"outbound_{name};", f"{port.host}:{port.number}", settings),
         otherwise={"filters": [_tcp_proxy(port.cluster())], "transport_socket_connect_timeout": "15s"},
     )
@@ -176,7 +178,7 @@ def _handed_on(
     )
 
 
-def _virtual_outbound() -> dict[str, Any]:
+def _virtual_outbound(*, is_transparent: bool) -> dict[str, Any]:
     """The listener that iptables redirects outbound connections to; it hands on by their original destination."""
     blackhole = {
         "filter_chain_match": {"destination_port": OUTBOUND_PORT},
@@ -190,15 +192,16 @@ def _virtual_outbound() -> dict[str, Any]:
         address=_address("0.0.0.0", OUTBOUND_PORT),
         filter_chains=[blackhole, catchall],
         use_original_dst=True,
+        **({"transparent": True} if is_transparent else {}),
         traffic_direction="OUTBOUND",
         access_log=access_log("NR"),
         max_connections_to_accept_per_socket_event=1,
     )
 
 
-def _virtual_inbound(mesh: View) -> dict[str, Any]:
+def _virtual_inbound(mesh: View, *, is_transparent: bool) -> dict[str, Any]:
     """The listener that iptables redirects inbound connections to; filter chains for each port of the pod."""
-    own = mesh.own_ports()
+    own = mesh.own_ports
     blackhole = {
         "filter_chain_match": {"destination_port": INBOUND_PORT},
         "filters": [_tcp_proxy("BlackHoleCluster", logged=False)],
@@ -214,14 +217,20 @@ def _virtual_inbound(mesh: View) -> dict[str, Any]:
         "filters": [_tcp_proxy("InboundPassthroughCluster")],
         "name": "virtualInbound",
     }
-    known = [_range(port.target) for port in own if port.protocol != "auto"] + [_range(INBOUND_PORT)]
-    original = named("envoy.filters.listener.original_dst", "extensions.filters.listener.original_dst.v3.OriginalDst")
+    known = sorted({INBOUND_PORT, *(port.target for port in own if port.protocol != "auto")})
+    ranges = [*map(_range, known)]
+    not_looked_into = {"filter_disabled": {"or_match": {"rules": ranges}} if len(ranges) > 1 else ranges[0]}
+    first = [named("envoy.filters.listener.original_dst", "extensions.filters.listener.original_dst.v3.OriginalDst")]
+    if is_transparent:  # what goes on to the application has the client's address, and the mark that spares it
+        kind = "extensions.filters.listener.original_src.v3.OriginalSrc"
+        first.append(named("envoy.filters.listener.original_src", kind, mark=PROXY_MARK))
     return typed(
         _LISTENER,
         name="virtualInbound",
         address=_address("0.0.0.0", INBOUND_PORT),
         filter_chains=[blackhole, web, other, *(chain for port in own for chain in _inbound_chains(port))],
-        listener_filters=[original, _HTTP_INSPECTOR | {"filter_disabled": {"or_match": {"rules": known}}}],
+        listener_filters=[*first, _HTTP_INSPECTOR | not_looked_into],
+        **({"transparent": True} if is_transparent else {}),
         traffic_direction="INBOUND",
         access_log=access_log("NR"),
         max_connections_to_accept_per_socket_event=1,
@@ -235,7 +244,7 @@ def _inbound_chains(port: Port) -> list[dict[str, Any]]:
     web = {"filters": [_inbound_manager(f"inbound_{name};", port)], "name": name}
     through = _connection_filters(port, f"inbound|{port.target}||")
     other = {"filter_chain_match": place | _PLAIN, "filters": through, "name": name}
-    if port.protocol in ("tcp", "mongo"):
+    if port.protocol in ("tcp", "mongo", "udp"):
         return [other]
     if port.protocol == "auto":
         return [{"filter_chain_match": place | _PLAIN_HTTP} | web, other]
@@ -243,7 +252,9 @@ def _inbound_chains(port: Port) -> list[dict[str, Any]]:
 
 
 def _inbound_manager(prefix: str, port: Port | None) -> dict[str, Any]:
-    return connection_manager(prefix, inbound=True, route_config=routes.inbound(port))
+    is_http2 = port and port.protocol in ("http2", "grpc")
+    options: dict[str, Any] = {"http2_protocol_options": {}} if is_http2 else {}
+    return connection_manager(prefix, inbound=True, route_config=routes.inbound(port), **options)
 
 
 def _range(number: int) -> dict[str, Any]:

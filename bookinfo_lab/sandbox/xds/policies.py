@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from bookinfo_lab.errors import Unsupported
+from bookinfo_lab.sandbox.xds.services import outbound_cluster
 from bookinfo_lab.sandbox.xds.settings import typed
-from bookinfo_lab.sandbox.xds.view import View, outbound_cluster
+from bookinfo_lab.sandbox.xds.view import View
 
 _RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 _PREVIOUS_HOSTS = {
@@ -83,7 +84,7 @@ def _route(
     }
     if rule.get("fault"):
         found["typed_per_filter_config"] = {_FAULT: _fault(rule["fault"])}
-    name = ".".join(part for part in (rule.get("name"), match.get("name")) if part)
+    name = f"{rule.get('name', '')}.{match['name']}" if match.get("name") else rule.get("name")
     return found | ({"name": name} if name else {})
 
 
@@ -138,15 +139,18 @@ def _retry_on(text: str) -> dict[str, Any]:
 def _fault(given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if delay := given.get("delay"):
-        found["delay"] = {"fixed_delay": duration(delay["fixedDelay"]), "percentage": _share(delay)}
+        found["delay"] = {"fixed_delay": duration(delay["fixedDelay"]), **_share(delay)}
     if abort := given.get("abort"):
-        found["abort"] = {"http_status": abort["httpStatus"], "percentage": _share(abort)}
+        found["abort"] = {"http_status": abort["httpStatus"], **_share(abort)}
     return typed("extensions.filters.http.fault.v3.HTTPFault", **found)
 
 
 def _share(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A percentage as Istio writes it for Envoy: in millionths.  None given means none of the requests."""
-    return {"numerator": int((given.get("percentage") or {}).get("value", 0) * 10_000), "denominator": "MILLION"}
+    """A percentage as Istio writes it for Envoy: in millionths.  Without one there is none, and no request is meant."""
+    if "percentage" not in given:
+        return {}
+    share = {"numerator": int((given["percentage"] or {}).get("value", 0) * 10_000), "denominator": "MILLION"}
+    return {"percentage": share}
 
 
 def _operation(uri: Mapping[str, str]) -> str:

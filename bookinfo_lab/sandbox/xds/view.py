@@ -1,7 +1,6 @@
-"""What one proxy can see of the API objects: Services with their ports and endpoints, its own pod, its policies.
+"""What one proxy can see of the API objects: the cluster's Services, its own pod and what that is told, its policies.
 
-Pure.  Protocols are Istio's (pkg/config/kube): by the port's appProtocol, else its name; where that says nothing, the
-protocol is found out from the bytes.  UDP ports are no business of a proxy's; headless Services are passed over.
+Pure.  Of two policies for the same the older one goes first, as with istiod.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,61 +9,23 @@ from itertools import pairwise
 from typing import Any
 
 from bookinfo_lab.errors import Unsupported
+from bookinfo_lab.sandbox.xds.services import Endpoint, Port, age, outbound_ports, own_ports
 
-_PROTOCOLS = {"http": "http", "http2": "http2", "grpc": "http2", "mongo": "mongo"}
-_PROTOCOLS |= dict.fromkeys(("tcp", "https", "tls", "mysql", "redis"), "tcp")
-_APP_PROTOCOLS = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
-_SERVER_SPEAKS_FIRST = (25, 53, 3306, 27017)  # SMTP, DNS, MySQL, MongoDB: waiting to find out would break them
-_CANONICAL_NAME = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
-_CANONICAL_REVISION = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
 _ROLES = ("sidecar", "router", "ingress")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A cluster's member; ``workload`` is what istiod tells of it, ``labels`` are its pod's, if a pod has the IP."""
-
-    address: str
-    port: int
-    labels: Mapping[str, str]
-    workload: str
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One TCP port of a Service; its protocol is ``http``, ``http2``, ``tcp``, ``mongo`` or ``auto``.
-
-    ``name`` and ``namespace`` are the Service's, ``address`` its cluster IP, ``target`` the port on its pods.
-    """
-
-    host: str
-    name: str
-    namespace: str
-    address: str
-    number: int
-    port_name: str
-    target: int
-    protocol: str
-    selector: Mapping[str, str]
-    endpoints: tuple[Endpoint, ...]
-
-    def cluster(self, subset: str = "") -> str:
-        """Istio's name of the cluster for this port, or for a subset of its endpoints."""
-        return outbound_cluster(self.number, subset, self.host)
-
-
-def outbound_cluster(number: int, subset: str, host: str) -> str:
-    """Istio's name of the cluster for a port of a host, whether there is one or not."""
-    return f"outbound|{number}|{subset}|{host}"
-
-
-@dataclass(frozen=True, slots=True)
 class View:
-    """Everything that one proxy's configuration is made of; ``ports`` are sorted by host and number."""
+    """Everything that one proxy's configuration is made of.
+
+    ``ports`` are those that do not speak UDP, by host and number; ``own_ports`` those of the Services that select the
+    pod, one a target port, by that.
+    """
 
     pod: Mapping[str, Any]
     domain: str
     ports: tuple[Port, ...]
+    own_ports: tuple[Port, ...]
     gateways: tuple[Mapping[str, Any], ...]
     virtual_services: tuple[Mapping[str, Any], ...]
     destination_rules: tuple[Mapping[str, Any], ...]
@@ -75,20 +36,25 @@ class View:
         """The pod's namespace."""
         return str(self.pod["metadata"]["namespace"])
 
-    def own_ports(self) -> tuple[Port, ...]:
-        """The Service ports that select this pod, one a target port, in the order of those."""
-        labels = self.pod["metadata"]["labels"]
-        own = [
-            port
-            for port in self.ports
-            if port.namespace == self.namespace and port.selector and port.selector.items() <= labels.items()
-        ]
-        first = {port.target: port for port in reversed(own)}
-        return tuple(first[target] for target in sorted(first))
+    @property
+    def address(self) -> str:
+        """The pod's IP."""
+        return str(self.pod["status"]["podIP"])
 
     def full_host(self, host: str, namespace: str) -> str:
         """The host that a policy in ``namespace`` means: a name without dots is a Service beside it."""
         return host if "." in host else f"{host}.{namespace}.svc.{self.domain}"
+
+    def addresses(self, port: Port) -> tuple[str, ...]:
+        """Where connections for a port go: its Service's cluster IP; without one, its pods' IPs but for this one's."""
+        if port.address:
+            return (port.address,)
+        return tuple(dict.fromkeys(one.address for one in port.endpoints if one.address != self.address))
+
+    def members(self, port: Port) -> tuple[Endpoint, ...]:
+        """The endpoints of a port that this pod may use."""
+        node = self.pod["spec"].get("nodeName", "")
+        return tuple(one for one in port.endpoints if not port.is_local or one.node == node)
 
     def ports_of(self, host: str) -> tuple[Port, ...]:
         """The ports of the Service whose full name is ``host``, none where there is no such Service."""
@@ -117,89 +83,38 @@ def role(pod: Mapping[str, Any]) -> str:
     raise Unsupported(f"the pod {pod['metadata']['name']} runs no proxy")
 
 
-def workload(pod: Mapping[str, Any]) -> str:
-    """The Deployment (or other controller) that a pod is of, as istiod finds it from the owner; else the pod's name."""
-    meta = pod["metadata"]
-    for owner in meta.get("ownerReferences", ()):
-        if owner.get("controller"):
-            return str(owner["name"]).removesuffix(f"-{meta['labels'].get('pod-template-hash', '')}")
-    return str(meta["name"])
+def interception(pod: Mapping[str, Any]) -> str:
+    """How the pod's inbound connections come to its proxy, REDIRECT or TPROXY, as the proxy itself is told.
+
+    Unsupported for NONE: such a proxy's listeners are bound to ports of their own.
+    """
+    spec = pod["spec"]
+    variables = (
+        variable
+        for container in (*spec.get("initContainers", ()), *spec["containers"])
+        for variable in container.get("env") or ()
+        if variable["name"] == "ISTIO_META_INTERCEPTION_MODE"
+    )
+    mode = next((str(variable.get("value") or "REDIRECT") for variable in variables), "REDIRECT")
+    if mode not in ("REDIRECT", "TPROXY"):
+        raise Unsupported(f"the pod {pod['metadata']['name']}: interception mode {mode} is not written")
+    return mode
 
 
 def view(objects: Iterable[Mapping[str, Any]], pod: Mapping[str, Any], domain: str) -> View:
     """The View of ``pod``; objects of kinds that proxies do not read are passed over."""
     items = list(objects)
-    pods = {
-        item["status"]["podIP"]: item for item in items if item["kind"] == "Pod" and item.get("status", {}).get("podIP")
-    }
 
     def of(kind: str) -> tuple[Mapping[str, Any], ...]:
         return tuple(item for item in items if item["kind"] == kind)
 
-    slices: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for item in of("EndpointSlice"):
-        meta = item["metadata"]
-        slices.setdefault((meta["namespace"], meta["labels"]["kubernetes.io/service-name"]), []).append(item)
-    ports = [
-        _port(service, port, slices, pods, domain)
-        for service in of("Service")
-        if service["spec"].get("clusterIP", "None") not in ("None", "")
-        for port in service["spec"]["ports"]
-        if port.get("protocol", "TCP") == "TCP"
-    ]
     return View(
         pod=pod,
         domain=domain,
-        ports=tuple(sorted(ports, key=lambda port: (port.host, port.number))),
-        gateways=of("Gateway"),
-        virtual_services=of("VirtualService"),
+        ports=outbound_ports(of("Service"), of("EndpointSlice"), of("Pod"), domain),
+        own_ports=own_ports(of("Service"), pod, domain),
+        gateways=tuple(sorted(of("Gateway"), key=age)),
+        virtual_services=tuple(sorted(of("VirtualService"), key=age)),
         destination_rules=of("DestinationRule"),
         ingresses=of("Ingress"),
     )
-
-
-def _port(
-    service: Mapping[str, Any],
-    port: Mapping[str, Any],
-    slices: Mapping[tuple[str, str], list[Mapping[str, Any]]],
-    pods: Mapping[str, Mapping[str, Any]],
-    domain: str,
-) -> Port:
-    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-    endpoints: dict[tuple[str, int], Endpoint] = {}  # by address: slices may overlap while they are rewritten
-    target = port.get("targetPort", port["port"])
-    for item in slices.get((namespace, name), ()):
-        # A slice without endpoints has no ports either; its fields are then null.
-        for number in (own["port"] for own in item["ports"] or () if (own.get("name") or "") == port.get("name", "")):
-            target = number
-            for endpoint in item.get("endpoints") or ():
-                if endpoint.get("conditions", {}).get("ready", True):
-                    for address in endpoint["addresses"]:
-                        endpoints.setdefault((address, number), _endpoint(address, number, pods.get(address)))
-    return Port(
-        host=f"{name}.{namespace}.svc.{domain}",
-        name=name,
-        namespace=namespace,
-        address=service["spec"]["clusterIP"],
-        number=port["port"],
-        port_name=port.get("name", ""),
-        target=target if isinstance(target, int) else port["port"],
-        protocol=_protocol(port.get("appProtocol", ""), port.get("name", ""), port["port"]),
-        selector=service["spec"].get("selector") or {},
-        endpoints=tuple(endpoints.values()),
-    )
-
-
-def _endpoint(address: str, number: int, pod: Mapping[str, Any] | None) -> Endpoint:
-    if pod is None:
-        return Endpoint(address, number, {}, ";;;;Kubernetes")
-    labels, name = pod["metadata"]["labels"], workload(pod)
-    canonical = next((labels[key] for key in _CANONICAL_NAME if key in labels), name)
-    revision = next((labels[key] for key in _CANONICAL_REVISION if key in labels), "")
-    words = (name, pod["metadata"]["namespace"], canonical, "" if revision == "latest" else revision, "Kubernetes")
-    return Endpoint(address, number, labels, ";".join(words))
-
-
-def _protocol(stated: str, name: str, number: int) -> str:
-    word = _APP_PROTOCOLS.get(stated, stated or name).partition("-")[0].lower()
-    return _PROTOCOLS.get(word, "tcp" if number in _SERVER_SPEAKS_FIRST else "auto")

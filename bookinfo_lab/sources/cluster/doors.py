@@ -6,18 +6,20 @@ source address that the pod sees depends on it.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bookinfo_lab.errors import LabError
-from bookinfo_lab.kube.objects import Objects, Pod, Service, ServicePort
+from bookinfo_lab.kube.objects import Endpoint, Objects, Pod, Service, ServicePort
 from bookinfo_lab.sources.base import FrontDoor
 
-_GATEWAYS = (("istio", "ingressgateway"), ("app", "istio-ingressgateway"))
+_GATEWAYS = (("istio", "ingressgateway"), ("istio", "ingress"), ("app", "istio-ingressgateway"))
 _GATEWAY_API = "gateway.networking.k8s.io/gateway-name"
 _PORT_NAMES = ("http2", "http", "http-80", "default")
+_MEND = 'name its namespace: connect("kubernetes", namespace=…) or BOOKINFO_LAB_NAMESPACE'
 _PATIENCE_S = 1.0
 _NOBODYS_PORT = 1
+_NODES_TRIED = 3  # where none of them can be reached from here, no other can
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,17 @@ class Door:
             if (slice_.namespace, slice_.service) != (self.service.namespace, self.service.name):
                 continue
             number = slice_.port(self.port.name, self.port.protocol)
-            for pod in objects.pods:
-                if any(item.ready and str(pod.pod_ip) in item.addresses for item in slice_.endpoints) and number:
+            ready = [item for item in slice_.endpoints if item.ready]
+            for pod in objects.pods if number else ():
+                is_there = pod.namespace == slice_.namespace and pod.phase == "Running"
+                if is_there and any(item.target == pod.name or _has(pod, item) for item in ready):
                     return pod, number
         raise LabError(f"no pod of the Service {self.service.namespace}/{self.service.name} is ready")
+
+
+def _has(pod: Pod, endpoint: Endpoint) -> bool:
+    """Whether an endpoint that names no pod has the pod's own address."""
+    return not endpoint.target and not pod.host_network and str(pod.pod_ip) in endpoint.addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +56,26 @@ class Way:
     port: int
     name: str
 
+    @property
+    def authority(self) -> str:
+        """Address and port as the header field Host has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def find(objects: Objects) -> Door:
-    """The door of the Bookinfo that these objects hold.  LabError where there is none."""
-    for service in sorted(objects.services, key=_rank):
-        if _rank(service) < len(_GATEWAYS) + 2:
-            ports = [item for item in service.ports if item.name in _PORT_NAMES or item.port in (80, 8080, 9080)]
-            if ports:
-                return Door(service, ports[0])
-    raise LabError("no Bookinfo is seen here: there is no Service productpage and no gateway; name its namespace")
+    """The door of the Bookinfo that these objects hold.  LabError where there is none, or there are several."""
+    found: dict[int, list[Door]] = {}
+    for service in objects.services:
+        ports = [item for item in service.ports if item.name in _PORT_NAMES or item.port in (80, 8080, 9080)]
+        if ports and _rank(service) < len(_GATEWAYS) + 2:
+            found.setdefault(_rank(service), []).append(Door(service, ports[0]))
+    if not found:
+        raise LabError(f"no Bookinfo is seen here: there is no Service productpage and no gateway; {_MEND}")
+    best = found[min(found)]
+    if len(best) > 1:
+        named = ", ".join(f"{item.service.namespace}/{item.service.name}" for item in best)
+        raise LabError(f"several Services may be the way in: {named}; {_MEND}")
+    return best[0]
 
 
 def _rank(service: Service) -> int:
@@ -69,12 +89,12 @@ def _rank(service: Service) -> int:
 
 def ways(door: Door, objects: Objects) -> Iterator[Way]:
     """The ways in, best first."""
-    for item in door.service.load_balancer:
-        yield Way(str(item.address), door.port.port, f"its load balancer {item.address}")
+    for host in (*(str(item.address) for item in door.service.load_balancer), *door.service.load_balancer_names):
+        yield Way(host, door.port.port, f"its load balancer {host}")
     if door.port.node_port:
-        for node in objects.nodes:
-            if node.internal_ip:
-                yield Way(node.internal_ip, door.port.node_port, f"the NodePort on {node.name}")
+        addressed = [node for node in objects.nodes if node.internal_ip]
+        for node in addressed[:_NODES_TRIED]:
+            yield Way(node.internal_ip, door.port.node_port, f"the NodePort on {node.name}")
     yield Way("", door.port.port, "a port-forward: the pod sees it come from its own loopback")
 
 
@@ -91,11 +111,18 @@ def _is_taken(host: str, port: int) -> bool:
         return False
 
 
-def front_door(door: Door, objects: Objects) -> FrontDoor:
-    """The door as notebooks see it: a node's address and the node port, else the Service's own address and port."""
+def front_door(door: Door, objects: Objects, missing: Sequence[str] = ()) -> FrontDoor:
+    """The door as notebooks see it: a node's address and the node port, else the Service's own address and port.
+
+    ``missing`` says why the nodes are not among the objects.
+    """
     service = door.service
     address = next((node.internal_ip for node in objects.nodes if node.internal_ip), "")
     if door.port.node_port and address:
         return FrontDoor(service.namespace, service.name, door.port.name, address, door.port.node_port)
     own = str(service.cluster_ips[0]) if service.cluster_ips else ""
-    return FrontDoor(service.namespace, service.name, door.port.name, own, door.port.port)
+    named = f"the front door here, the Service {service.namespace}/{service.name},"
+    why = f"{named} has no NodePort, which this takes"
+    if door.port.node_port:
+        why = f"{named} has a NodePort, but no node's address is seen{': ' if missing else ''}{'; '.join(missing)}"
+    return FrontDoor(service.namespace, service.name, door.port.name, own, door.port.port, why)

@@ -13,6 +13,7 @@ from bookinfo_lab.sources.cluster import streams
 from bookinfo_lab.sources.cluster.api import Api
 
 _DATA, _ERROR, _PORT_BYTES = 0, 1, 2
+_PATIENCE_S = 30.0
 
 
 class Forwarded:
@@ -30,11 +31,11 @@ class Forwarded:
     def recv_into(self, buffer: Any) -> int:
         """What has come, at most as much as the buffer holds; 0 at the end."""
         while not self._waiting:
-            frame = self._socket.recv_data_frame(True)[1]
-            if frame.opcode == 8:
+            kind, frame = self._socket.recv_data_frame(True)  # a message of several frames is one here
+            if kind == 8:
                 return 0
             data = bytes(frame.data)
-            if frame.opcode not in (1, 2) or not data:
+            if kind not in (1, 2) or not data:
                 continue
             channel, rest = data[0], data[1:]
             skipped = min(self._skip.get(channel, 0), len(rest))
@@ -53,6 +54,7 @@ def opened(api: Api, namespace: str, pod: str, port: int) -> Iterator[Forwarded]
     """A connection to a pod's port as long as the block lasts.  Raises `api.Refused` where that is not allowed."""
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
     socket = streams.websocket(api, path, [("ports", str(port))], streams.V4)
+    socket.settimeout(_PATIENCE_S)
     try:
         yield Forwarded(socket, f"port {port} of {namespace}/{pod}")
     except streams.LOST as error:

@@ -1,36 +1,56 @@
 """What the lab makes in a reader's cluster, with leave only: a pod on a node, an ephemeral container in a pod.
 
-Edge.  Everything carries the label OWNED and the owner's id; pods end by themselves after an hour and are deleted when
-the lab lets go.  An ephemeral container cannot be removed from a running pod: one of ours that is there is used again.
-Programs run in them by exec, never by attach, which loses what is printed before it is there.
+Edge.  Pods carry the label OWNED with the owner's id.  They are deleted when the lab lets go or its process ends; one
+whose lab was killed ends by itself once nothing has run in it for IDLE_S.  An ephemeral container cannot be removed:
+that is said before, one of ours that runs is used again, and those that remain are named once at the end.  Programs run
+in them by exec, never by attach, which loses what is printed before it is there.
 """
 
-import json
+import contextlib
 import os
 import secrets
+import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bookinfo_lab.errors import LabError
+from bookinfo_lab.errors import LabError, NotShown
+from bookinfo_lab.kube.places import OWNED
 from bookinfo_lab.sources.base import DEBUG_IMAGE
+from bookinfo_lab.sources.cluster import farewell, streams
 from bookinfo_lab.sources.cluster.api import Api, Refused
 
-OWNED = "bookinfo-lab.dev/owner"
 PREFIX = "bookinfo-lab-"
 LEAVES = ("ephemeral", "node-pod", "trace", "install")
 VARIABLE = "BOOKINFO_LAB_ALLOW"
 IMAGE_VARIABLE = "BOOKINFO_LAB_IMAGE"
 LIFETIME_S = 3600
+IDLE_S = 600
+_RENEW_S = 60.0
 _PATIENCE_S = 60.0
 _STEP_S = 0.2
-_NETWORK = {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}, "runAsUser": 0, "runAsNonRoot": False}
+_MIRROR = "kubernetes.io/config.mirror"
 _PATCH = "application/strategic-merge-patch+json"
+# A node pod counts its idle steps of ten seconds down; `_renew` and programs that run in it (where it sees its own
+# processes alone) start the count anew.
+_FULL = f"echo {IDLE_S // 10} > /tmp/idle-left"
+_KEEP = f"""trap 'exit 0' TERM
+{_FULL}
+while left=$(cat /tmp/idle-left) && [ "${{left:-1}}" -gt 0 ]; do
+  echo $((${{left:-1}} - 1)) > /tmp/idle-left
+  set -- /proc/[0-9]*
+  [ "$ALONE" != yes ] || [ $# -le 1 ] || {_FULL}
+  sleep 10 & wait $!
+done"""
 
 
-class NotAllowed(LabError):
+class NotAllowed(NotShown):
     """Something would have to be made in the cluster, and no leave was given."""
+
+
+class Unfit(LabError):
+    """A pod that no container can be put into: it does not run, or is its node's own."""
 
 
 def leaves(given: Collection[str] = ()) -> frozenset[str]:
@@ -42,71 +62,143 @@ def leaves(given: Collection[str] = ()) -> frozenset[str]:
     return frozenset(words)
 
 
+def say(line: str) -> None:
+    """A line on stderr, in a notebook too; at the very end of a process there may be none."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"bookinfo-lab: {line}\n")
+        sys.stderr.flush()
+
+
 @dataclass(slots=True)
+class _Pod:
+    """A pod of ours: ``renewed`` is when it was last told to stay, by `time.monotonic`; 0 while it starts."""
+
+    namespace: str
+    name: str
+    renewed: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
 class Guests:
-    """What one lab made; ``owner`` is its id."""
+    """What one lab made; ``owner`` is its id, ``say`` is given each line that the reader must see."""
 
     api: Api
     allowed: frozenset[str]
     image: str = field(default_factory=lambda: os.environ.get(IMAGE_VARIABLE) or DEBUG_IMAGE)
     owner: str = field(default_factory=lambda: secrets.token_hex(4))
-    _pods: dict[str, tuple[str, str]] = field(default_factory=dict)
+    say: Callable[[str], None] = say
+    _pods: dict[tuple[str, str], _Pod] = field(default_factory=dict)
+    _made: int = 0
+    _stay: list[str] = field(default_factory=list)
 
     def on_node(self, node: str, purpose: str) -> tuple[str, str, str]:
         """(namespace, pod, container) of a pod of ours in a node's network namespace; made where there is none."""
-        if node not in self._pods:
-            self._find_node(node)
-            self._need("node-pod", f"{purpose} of node/{node} needs a pod there", f"a pod on {node}")
-            name = f"{PREFIX}node-{self.owner}-{len(self._pods)}"
-            try:
-                self._make_pod(name, node)
-            except BaseException:
-                self._delete(self.api.namespace, name)  # also when the wait for it is interrupted
-                raise
-            self._pods[node] = (self.api.namespace, name)
-        return (*self._pods[node], "node")
+        return self._on_node(node, purpose, "node", ())
+
+    def beside_pods(self, node: str, purpose: str) -> tuple[str, str, str]:
+        """The same for a pod that may also enter the network namespaces of the node's pods, by their processes."""
+        return self._on_node(node, purpose, "pods", ("SYS_ADMIN", "SYS_PTRACE"))
 
     def in_pod(self, pod: Mapping[str, Any], target: str, purpose: str) -> str:
-        """The name of an ephemeral container of ours in a pod, in the process namespace of container ``target``."""
+        """The name of an ephemeral container of ours in a pod, in the process namespace of container ``target``.
+
+        Raises `NotAllowed` without leave, `Unfit` for a pod that can have none, `Refused` where the cluster says no.
+        """
         meta = pod["metadata"]
         found = _running_guest(pod, target)
         if found:
             return found
-        self._need("ephemeral", f"{purpose} of {meta['namespace']}/{meta['name']} needs a container in it", "one")
-        name = f"{PREFIX}{target}-{self.owner}"[:63]
+        named = f"{meta['namespace']}/{meta['name']}"
+        _check_fit(pod, named)
+        self.need("ephemeral", f"{purpose} of {named} needs a container in it", "one")
+        name = self._free_name(pod, target)
         made = {
             "name": name,
             "image": self.image,
             "imagePullPolicy": "IfNotPresent",
             "command": ["sleep", "infinity"],
             "targetContainerName": target,
-            "securityContext": _NETWORK,
+            "securityContext": _as_root(),
         }
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         patch = {"spec": {"ephemeralContainers": [made]}}
-        self.api.ask("PATCH", f"{path}/ephemeralcontainers", body=patch, content=_PATCH)
+        self.api.check("PATCH", f"{path}/ephemeralcontainers")
+        self.say(f"the container {name} is put into {named}; it cannot be removed, and stays there idle")
+        self._stay.append(f"{named} ({name})")  # before it is there: however this ends, it is named
+        farewell.call_at_end(self.close)
+        try:
+            with _admitted(meta["namespace"]):
+                self.api.ask("PATCH", f"{path}/ephemeralcontainers", body=patch, content=_PATCH)
+        except Refused as refusal:
+            if refusal.status < 500:
+                self._stay.remove(f"{named} ({name})")
+            raise
         self._wait(path, lambda given: _state(given, "ephemeralContainerStatuses", name), f"the container {name}")
         return name
 
     def close(self) -> None:
-        """Delete the pods; one that has gone already is no error."""
-        for node, (namespace, name) in list(self._pods.items()):
-            self._delete(namespace, name)
-            del self._pods[node]
+        """Delete the pods, one that has gone already is no error, and name the containers that stay."""
+        faults = []
+        for key, pod in list(self._pods.items()):
+            try:
+                self._delete(pod)
+                del self._pods[key]
+            except LabError as error:
+                faults.append(f"the pod {pod.namespace}/{pod.name} is not deleted: {error}")
+        staying, self._stay = self._stay, []
+        if staying:
+            self.say(f"these containers stay, idle, until their pods are deleted: {', '.join(staying)}")
+        if faults:
+            raise LabError(f"{'; '.join(faults)}; bookinfo-lab uninstall --traces deletes what is left")
+        farewell.forget(self.close)
 
-    def _delete(self, namespace: str, name: str) -> None:
-        try:
-            self.api.ask("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", query={"gracePeriodSeconds": "0"})
-        except Refused as error:
-            if error.status != 404:
-                raise
-
-    def _need(self, leave: str, why: str, what: str) -> None:
+    def need(self, leave: str, why: str, what: str) -> None:
+        """Refuse what no leave was given for, with `NotAllowed`."""
         if leave not in self.allowed:
             raise NotAllowed(
                 f"{why}: nothing is made in a cluster without leave; connect(…, allow=[{leave!r}]) or "
                 f"{VARIABLE}={leave} allows {what}"
             )
+
+    def _on_node(self, node: str, purpose: str, container: str, more: Collection[str]) -> tuple[str, str, str]:
+        key = (node, container)
+        pod = self._pods.get(key)
+        if pod is None or not self._lives(pod, container):
+            self._find_node(node)
+            self.need("node-pod", f"{purpose} of node/{node} needs a pod there", f"a pod on {node}")
+            self.api.check("POST", f"/api/v1/namespaces/{self.api.namespace}/pods")
+            pod = _Pod(self.api.namespace, f"{PREFIX}node-{self.owner}-{self._made}")
+            self._made += 1
+            self._pods[key] = pod  # before it is there: however this ends, it is deleted
+            farewell.call_at_end(self.close)
+            try:
+                self._make_pod(pod, node, container, more)
+            except BaseException:
+                with contextlib.suppress(LabError):  # the first fault is the one to be told
+                    self._delete(pod)  # also when the wait for it is interrupted
+                    del self._pods[key]
+                raise
+            pod.renewed = time.monotonic()
+        return (pod.namespace, pod.name, container)
+
+    def _lives(self, pod: _Pod, container: str) -> bool:
+        """Whether the pod can be used; one that was not for a while is told to stay, and deleted where it has ended."""
+        if time.monotonic() - pod.renewed < _RENEW_S:
+            return True
+        with contextlib.suppress(LabError):
+            if streams.run(self.api, pod.namespace, pod.name, container, ["sh", "-c", _FULL]).status == 0:
+                pod.renewed = time.monotonic()
+                return True
+        self._delete(pod)
+        return False
+
+    def _delete(self, pod: _Pod) -> None:
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+        try:
+            self.api.ask("DELETE", path, query={"gracePeriodSeconds": "0"})
+        except Refused as error:
+            if error.status != 404:
+                raise
 
     def _find_node(self, name: str) -> None:
         """Refuse a node that is not there; whoever may not look is believed."""
@@ -116,37 +208,59 @@ class Guests:
             if error.status != 403:
                 raise
 
-    def _make_pod(self, name: str, node: str) -> None:
-        container = {
-            "name": "node",
+    def _free_name(self, pod: Mapping[str, Any], target: str) -> str:
+        """A name that is not taken by one that has ended or is of another image: those cannot be started again."""
+        given = (pod.get("spec") or {}).get("ephemeralContainers") or ()
+        taken = {
+            item["name"]
+            for item in given
+            if "terminated" in _state(pod, "ephemeralContainerStatuses", item["name"])
+            or item.get("image") != self.image
+        }
+        stem = f"{PREFIX}{target[:36]}-{self.owner}"
+        return next(name for name in (stem, *(f"{stem}-{number}" for number in range(2, 99))) if name not in taken)
+
+    def _make_pod(self, pod: _Pod, node: str, container: str, more: Collection[str]) -> None:
+        alone = "no" if more else "yes"
+        made = {
+            "name": container,
             "image": self.image,
             "imagePullPolicy": "IfNotPresent",
-            "command": ["sleep", "infinity"],
-            "securityContext": _NETWORK,
+            "command": ["sh", "-c", _KEEP],
+            "env": [{"name": "ALONE", "value": alone}],
+            "securityContext": _as_root(*more),
         }
         spec = {
             "nodeName": node,
             "hostNetwork": True,
+            **({"hostPID": True} if more else {}),
             "restartPolicy": "Never",
             "activeDeadlineSeconds": LIFETIME_S,
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "tolerations": [{"operator": "Exists"}],
-            "containers": [container],
+            "containers": [made],
         }
         labels = {OWNED: self.owner, "sidecar.istio.io/inject": "false"}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
-        path = f"/api/v1/namespaces/{self.api.namespace}/pods"
-        self.api.ask("POST", path, body=pod)
-        self._wait(f"{path}/{name}", lambda given: _state(given, "containerStatuses", "node"), f"the pod {name}")
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod.name, "labels": labels}, "spec": spec}
+        path = f"/api/v1/namespaces/{pod.namespace}/pods"
+        with _admitted(pod.namespace):
+            self.api.ask("POST", path, body=body)
+        self._wait(
+            f"{path}/{pod.name}", lambda given: _state(given, "containerStatuses", container), f"the pod {pod.name}"
+        )
 
-    def _wait(self, path: str, state: Any, what: str) -> None:
+    def _wait(self, path: str, state: Callable[[Mapping[str, Any]], Mapping[str, Any]], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
-            found = state(json.loads(self.api.get(path)))
+            pod = self.api.read(path)
+            found, status = state(pod), pod.get("status") or {}
             if "running" in found:
                 return
+            if status.get("phase") == "Failed":
+                said = " ".join(f"{status.get('reason', '')} {status.get('message', '')}".split())
+                raise LabError(f"{what} does not start: {said[:200] or 'it has failed'}")
             reason = (found.get("waiting") or found.get("terminated") or {}).get("reason", "")
             if "terminated" in found or reason.startswith(("Err", "Image", "Invalid", "Create")):
                 said = (found.get("waiting") or found.get("terminated") or {}).get("message", "")
@@ -158,6 +272,34 @@ class Guests:
                     f"{what} has not started after {_PATIENCE_S:.0f} s ({reason or 'waiting'}): image {self.image}"
                 )
             time.sleep(_STEP_S)
+
+
+def _as_root(*more: str) -> dict[str, Any]:
+    return {"capabilities": {"add": ["NET_ADMIN", "NET_RAW", *more]}, "runAsUser": 0, "runAsNonRoot": False}
+
+
+@contextlib.contextmanager
+def _admitted(namespace: str) -> Any:
+    """Say what to do instead where Pod Security is what refuses."""
+    try:
+        yield
+    except Refused as error:
+        if "PodSecurity" not in str(error):
+            raise
+        advice = (
+            f"Pod Security of the namespace {namespace} refuses it; objects, logs, Envoy and what a container's own "
+            f"image can run work without, and a namespace whose level is privileged takes the lab's pods"
+        )
+        raise Refused(f"{error}; {advice}", error.status, error.verb, error.resource) from None
+
+
+def _check_fit(pod: Mapping[str, Any], named: str) -> None:
+    meta, status = pod["metadata"], pod.get("status") or {}
+    if _MIRROR in (meta.get("annotations") or {}):
+        raise Unfit(f"{named} is a mirror pod, which its node runs from a file: no container can be put into it")
+    phase = "being deleted" if meta.get("deletionTimestamp") else status.get("phase", "Running")
+    if phase != "Running":
+        raise Unfit(f"{named} does not run (it is {phase}): no container can be put into it")
 
 
 def _state(pod: Mapping[str, Any], statuses: str, name: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bookinfo_lab.sources.cluster.api import Api, Refused
+from bookinfo_lab.sources.cluster.api import Api, Refused, decoded
 
 _PATHS = {
     "pods": ("/api/v1", b'"v1"', b'"Pod"'),
@@ -69,6 +69,6 @@ def _read(api: Api, path: str, resource: str) -> Iterator[bytes]:
     _, version, kind = _PATHS[resource]
     head = b'{"apiVersion":' + version + b',"kind":' + kind + b","
     for page in api.pages(path):
-        for item in msgspec.json.decode(page, type=_Page).items or ():
+        for item in decoded(page, _Page).items or ():
             raw = bytes(item).lstrip()
             yield raw if b'"kind":' in raw[:60] and raw.startswith(b'{"kind"') else head + raw[1:].lstrip()

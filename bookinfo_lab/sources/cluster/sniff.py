@@ -2,7 +2,10 @@
 
 Edge.  One exec connection and one thread for each point.  tcpdump ends when a line comes on its stdin or the connection
 is lost, whichever is first, and writes out what it has before it does; what the kernel dropped is read from what it
-says then.  Clocks are the nodes' own: points on two nodes are only as close as those.
+says then.  Frames are streamed as they come, and a capture that breaks off keeps what came before.  In a node's network
+namespace a stream would be captured itself, each frame of it giving rise to the next: there frames are kept in a file
+beside tcpdump, which comes at the end and is gone then.  Clocks are the nodes' own: points on two nodes are only as
+close as those.
 """
 
 import re
@@ -21,26 +24,58 @@ from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.streams import Stream
 
 _START_S, _END_S = 15.0, 15.0
+_ETHERNET = 1
 _DROPPED = re.compile(rb"(\d+) packets? dropped by kernel")
 _LISTENING = b"listening on"
-# The shell starts tcpdump beside itself and waits for a line, or for the end of the connection, to stop it.
-_TCPDUMP = "tcpdump -i {interface} -s 0 -U --immediate-mode --time-stamp-precision=nano -n -w - {filter}"
-_SCRIPT = f"{_TCPDUMP} & p=$!; read _; kill -INT $p; wait $p"
+LONGEST_FILE_BYTES = 512 * 1024 * 1024  # of a node's point; tcpdump is ended there, and the point breaks off
+# Slots of the kernel's ring are as long as the longest frame that is kept, so that limit decides how many there are: a
+# segment that is yet to be cut (GSO) fits.
+_TCPDUMP = "tcpdump -i {interface} -B 32768 -s 66000 -U --immediate-mode --time-stamp-precision=nano -n -w"
+# A frame that travels by itself wakes everybody on the way to here, and a busy interface outruns that: frames of a
+# twentieth of a second go together.  Where nobody takes them and tcpdump has ended, this ends too.
+_TOGETHER = """import contextlib, fcntl, os, select, time
+with contextlib.suppress(OSError):
+    fcntl.fcntl(0, 1031, 1 << 20)  # F_SETPIPE_SZ
+os.set_blocking(1, False)
+ended = select.poll()
+ended.register(0, 0)
+while data := os.read(0, 1 << 20):
+    tries = 3
+    while data and tries:
+        if select.select([], [1], [], 1)[1]:
+            data = data[os.write(1, data):]
+        elif ended.poll(0):
+            tries -= 1
+    time.sleep(0.05)
+"""
+# The shell starts tcpdump beside itself and waits for a line to stop it.  Where the connection ends without one nobody
+# reads what tcpdump writes any more: it may hang in that, and is killed.
+_STREAMED = f"""{{{{ {_TCPDUMP} - & p=$!; read _ && kill -INT $p || kill -KILL $p; wait $p; }}}} |
+if command -v python3 >/dev/null; then exec python3 -I -S -c '{_TOGETHER}'; else exec cat; fi"""
+_KEPT = f"""file=/tmp/capture-$$; trap 'rm -f "$file"' EXIT
+ulimit -f {LONGEST_FILE_BYTES // 512}
+{_TCPDUMP} "$file" & p=$!
+if ! read _; then kill -KILL $p; exit 1; fi
+kill -INT $p; wait $p; status=$?; cat "$file"; exit $status"""
 
 
 @dataclass(slots=True)
 class Point:
-    """One point: its name in full, where tcpdump runs for it, and on which interface there."""
+    """One point: its name in full, where tcpdump runs for it, and on which interface there.
+
+    ``is_host``: in a node's network namespace, which the stream passes too.
+    """
 
     name: str
     where: tuple[str, str, str]
     interface: str
-    filter: str = ""
+    is_host: bool = False
     out: bytearray = field(default_factory=bytearray)
     said: bytearray = field(default_factory=bytearray)
     fault: LabError | None = None
     stream: Stream | None = None
     listens: threading.Event = field(default_factory=threading.Event)
+    is_stopping: bool = False
 
     def read(self) -> None:
         """Everything that tcpdump writes, until it ends."""
@@ -48,14 +83,19 @@ class Point:
         try:
             for channel, data in self.stream.frames():
                 (self.out if channel == streams.STDOUT else self.said).extend(data)
-                if _LISTENING in self.said:
+                if not self.listens.is_set() and _LISTENING in self.said:
                     self.listens.set()
+            if not self.is_stopping:
+                said = " ".join(bytes(self.said).decode("utf-8", "replace").split())[-160:]
+                self.fault = LabError(f"tcpdump ended by itself: {said}")
         except LabError as error:
             self.fault = error
         self.listens.set()
 
     def frames(self, number: int) -> tuple[Interface, list[Frame]]:
         """The interface with its drops, and its frames."""
+        if not self.out and self.fault is not None:
+            return Interface(self.name, _ETHERNET), []
         link_type, frames = pcap.parse(bytes(self.out), number, self.name)
         found = _DROPPED.search(self.said)
         return Interface(self.name, link_type, drops=int(found[1]) if found else 0), list(frames)
@@ -64,8 +104,20 @@ class Point:
 class Capturing:
     """A capture that runs, or ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, points: Sequence[Point]) -> None:
+        self._points = points
         self.found: Evidence | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a point has ended that nobody stopped: the block's end will say so."""
+        return any(point.fault for point in self._points)
+
+    def check(self) -> None:
+        """Raise LabError where a point has broken off."""
+        for point in self._points:
+            if point.fault:
+                raise LabError(f"the capture at {point.name} broke off: {point.fault}")
 
     @property
     def evidence(self) -> Evidence:
@@ -78,11 +130,11 @@ class Capturing:
 @contextmanager
 def capturing(api: Api, points: Sequence[Point], evidence: Callable[[bytes], Evidence]) -> Iterator[Capturing]:
     """Capture at ``points`` as long as the block lasts; ``evidence`` is made of the pcapng bytes."""
-    running = Capturing()
+    running = Capturing(points)
     threads: list[threading.Thread] = []
     try:
         for point in points:
-            script = _SCRIPT.format(interface=point.interface, filter=point.filter)
+            script = (_KEPT if point.is_host else _STREAMED).format(interface=point.interface)
             point.stream = streams.opened(api, *point.where, ["sh", "-c", script], stdin=True)
             threads.append(threading.Thread(target=point.read, name=f"capture {point.name}", daemon=True))
             threads[-1].start()
@@ -96,9 +148,10 @@ def capturing(api: Api, points: Sequence[Point], evidence: Callable[[bytes], Evi
             _stop(point)
         for point, thread in zip(points, threads, strict=True):
             thread.join(_END_S)
-            if point.fault or thread.is_alive():
-                raise LabError(f"the capture at {point.name} broke off: {point.fault or 'tcpdump did not end'}")
+            if thread.is_alive():
+                point.fault = LabError("tcpdump did not end")
         running.found = evidence(_joined(points))
+        running.check()
     finally:
         for point in points:
             if point.stream is not None:
@@ -107,6 +160,7 @@ def capturing(api: Api, points: Sequence[Point], evidence: Callable[[bytes], Evi
 
 def _stop(point: Point) -> None:
     assert point.stream is not None
+    point.is_stopping = True
     try:
         point.stream.write(b"\n")
     except streams.LOST as error:

@@ -8,10 +8,10 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from bookinfo_lab.errors import LabError, SourceError
 from bookinfo_lab.kube.objects import Objects
@@ -19,11 +19,11 @@ from bookinfo_lab.kube.parse import parse
 from bookinfo_lab.kube.places import Place
 from bookinfo_lab.sources import base, one_request
 from bookinfo_lab.sources.base import Capturing, Evidence, FrontDoor, Query
-from bookinfo_lab.sources.cluster import api, doors, forward, listing, sniff, streams
-from bookinfo_lab.sources.cluster.api import Api
+from bookinfo_lab.sources.cluster import api, capture_points, doors, forward, listing, sniff
+from bookinfo_lab.sources.cluster.api import Api, Refused
 from bookinfo_lab.sources.cluster.doors import Door, Way
-from bookinfo_lab.sources.cluster.guests import Guests, NotAllowed, leaves
-from bookinfo_lab.sources.cluster.streams import Done, NoSuchProgram
+from bookinfo_lab.sources.cluster.guests import Guests, leaves
+from bookinfo_lab.sources.cluster.ways import Ways, Where
 
 _REQUEST_TIMEOUT_S = 30.0
 
@@ -31,7 +31,8 @@ _REQUEST_TIMEOUT_S = 30.0
 def connect(context: str = "", namespace: str = "", allow: Collection[str] = ()) -> "KubernetesSource":
     """The cluster of a kubeconfig's context, or the one this pod is in; ``allow`` as `guests.leaves` has it."""
     found = api.connect(context, namespace)
-    return KubernetesSource(found, Guests(found, leaves(allow)), [namespace] if namespace else [])
+    words = (f"--context={context}",) if context else ()
+    return KubernetesSource(found, Guests(found, leaves(allow)), [namespace] if namespace else [], words)
 
 
 class KubernetesSource:
@@ -41,9 +42,11 @@ class KubernetesSource:
     has_client: ClassVar[bool] = False
     published: ClassVar[str] = ""
 
-    def __init__(self, server: Api, guests: Guests, namespaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self, server: Api, guests: Guests, namespaces: Sequence[str] = (), words: tuple[str, ...] = ()
+    ) -> None:
         self.api, self.guests, self.namespaces = server, guests, tuple(namespaces)
-        self.missing: list[str] = []
+        self.ways = Ways(server, guests, words)
 
     @property
     def description(self) -> str:
@@ -64,147 +67,116 @@ class KubernetesSource:
         base.check(query)
         if query.kind == "objects":
             found = listing.objects(self.api, query.arguments[0], self.namespaces)
-            self.missing = [*dict.fromkeys([*self.missing, *found.missing])]
-            return self._evidence(query, found.raw)
+            return replace(self._evidence(query, found.raw, self._listed(query.arguments[0])), missing=found.missing)
         if query.kind == "get":
             return self._get(query)
         place = query.place
         if place is None or place.kind == "client":
             raise LabError(f"a cluster of your own has no client of the lab's: {query}")
+        if query.kind == "prove":
+            return self._prove(query, place)
         if query.kind == "logs":
             path = f"/api/v1/namespaces/{place.namespace}/pods/{place.name}/log"
-            return self._evidence(query, self.api.get(path, accept="*/*", container=place.container))
+            line = self.ways.kubectl("logs", "-n", place.namespace, place.name, "-c", place.container)
+            return self._evidence(query, self.api.get(path, accept="*/*", container=place.container), line)
         return self._run(query, place)
 
+    def _listed(self, resource: str) -> str:
+        """The lines that list a resource where it was read."""
+        scopes = [["-n", name] for name in self.namespaces] if resource != "nodes" else [[]]
+        return "\n".join(self.ways.kubectl("get", resource, *scope, "-o", "json") for scope in scopes or [["-A"]])
+
     def _run(self, query: Query, place: Place) -> Evidence:
-        argv = base.argv(query)
-        if place.kind == "node":
-            done = self._on_node(place, argv, query.kind)
-        elif base.is_of_netns(query):
-            done = self._in_guest(place, argv, query.kind)
-        else:
-            done = self._in_container(place, argv, query.kind)
+        answer = self.ways.ask(query, place)
+        done = answer.done
         if done.status and query.kind != "exec" and not (query.kind == "sysctls" and done.stdout):
-            raise SourceError(base.on_a_cluster(query), done.status, done.stderr.decode("utf-8", "replace"))
-        return self._evidence(query, done.stdout, done.status if query.kind == "exec" else 0, done.stderr)
+            raise SourceError(answer.line, done.status, done.stderr.decode("utf-8", "replace"))
+        status = done.status if query.kind == "exec" else 0
+        return self._evidence(query, done.stdout, answer.line, answer.note, status, done.stderr)
 
-    def _on_node(self, place: Place, argv: Sequence[str], purpose: str) -> Done:
-        return self._first(
-            [
-                lambda: self._in_kube_proxy(place, argv),
-                lambda: self._exec(self.guests.on_node(place.name, purpose), argv),
-            ]
-        )
+    def _prove(self, query: Query, place: Place) -> Evidence:
+        from bookinfo_lab.netfilter import attempt
+        from bookinfo_lab.sources.cluster import proof
 
-    def _in_kube_proxy(self, place: Place, argv: Sequence[str]) -> Done:
-        """In the node's kube-proxy pod, which is in its network namespace and has iptables."""
-        path = "/api/v1/namespaces/kube-system/pods"
-        query = {"labelSelector": "k8s-app=kube-proxy", "fieldSelector": f"spec.nodeName={place.name}"}
-        pods = json.loads(self.api.get(path, **query)).get("items") or ()
-        if not pods:
-            raise NoSuchProgram(f"node/{place.name} has no kube-proxy pod")
-        meta = pods[0]["metadata"]
-        return self._exec((meta["namespace"], meta["name"], "kube-proxy"), argv)
+        packet = attempt.packet(query.arguments)
+        pods, nodes = (json.loads(listing.objects(self.api, name, ()).raw)["items"] for name in ("pods", "nodes"))
+        ground = proof.Ground(self.api, place, self._guest, pods, nodes)
+        made = proof.prove(ground, packet)
+        where = self.ways.guest(place, "a proof") if made.flow is not None else None
+        return self._evidence(query, attempt.write(made), self.ways.line(where, base.argv(query)) if where else "")
 
-    def _in_guest(self, place: Place, argv: Sequence[str], purpose: str) -> Done:
-        path = f"/api/v1/namespaces/{place.namespace}/pods/{place.name}"
-        pod: dict[str, Any] = json.loads(self.api.get(path))
-        target = place.container or pod["spec"]["containers"][0]["name"]
-        return self._exec((place.namespace, place.name, self.guests.in_pod(pod, target, purpose)), argv)
-
-    def _in_container(self, place: Place, argv: Sequence[str], purpose: str) -> Done:
-        return self._first(
-            [
-                lambda: self._exec((place.namespace, place.name, place.container), argv),
-                lambda: self._in_guest(place, argv, purpose),
-            ][: 1 if purpose in ("exec", "envoy") else 2]
-        )
-
-    def _first(self, ways: Sequence[Callable[[], Done]]) -> Done:
-        """The first way whose container has the program; the last one's refusal otherwise."""
-        for number, way in enumerate(ways):
-            try:
-                return way()
-            except NoSuchProgram:
-                if number == len(ways) - 1:
-                    raise
-        raise NotAllowed("nothing here can run it")
-
-    def _exec(self, where: tuple[str, str, str], argv: Sequence[str]) -> Done:
-        return streams.run(self.api, *where, argv)
+    def _guest(self, place: Place) -> Where:
+        """A container of ours for a proof there."""
+        why = f"a proof in {place} needs a table of its own among the rules there"
+        self.guests.need("trace", why, "one, while it lasts")
+        return self.ways.guest(place, "a proof")
 
     def capture(self, points: Sequence[str]) -> AbstractContextManager[Capturing]:
         """Capture at ``points`` as long as the block lasts (`sniff`)."""
         query = Query("capture", None, tuple(points))
-        return sniff.capturing(self.api, [self._point(name) for name in points], lambda raw: self._evidence(query, raw))
-
-    def _point(self, name: str) -> sniff.Point:
-        target, _, interface = name.rpartition(":")
-        namespace, _, word = target.rpartition("/")
-        if namespace == "node":
-            return sniff.Point(name, self.guests.on_node(word, "a capture"), interface)
-        path = f"/api/v1/namespaces/{namespace}/pods/{word}"
-        pod: dict[str, Any] = json.loads(self.api.get(path))
-        if interface == "veth":
-            return self._veth(name, pod)
-        target = pod["spec"]["containers"][0]["name"]
-        return sniff.Point(name, (namespace, word, self.guests.in_pod(pod, target, "a capture")), interface)
-
-    def _veth(self, name: str, pod: dict[str, Any]) -> sniff.Point:
-        """The node's end of a pod's veth pair: where the node's routes send the pod's address."""
-        where = self.guests.on_node(pod["spec"]["nodeName"], "a capture")
-        address = pod["status"]["podIP"]
-        done = self._exec(where, ["ip", "-j", "route", "get", address])
-        found = json.loads(done.stdout or b"[]")
-        if not found or not found[0].get("dev"):
-            raise LabError(f"no capture at {name}: the node has no route to {address}")
-        return sniff.Point(name, where, found[0]["dev"])
+        found = [capture_points.point(self.ways, name) for name in points]
+        typed = [(item.where, words) for item in found for words in base.tcpdump(item.interface, is_host=item.is_host)]
+        line = "\n".join(self.ways.line(where, words) for where, words in typed)
+        return sniff.capturing(self.api, found, lambda raw: self._evidence(query, raw, line))
 
     def front_door(self) -> FrontDoor:
         """The Service that requests come in by (`doors`)."""
-        objects = self._objects()
-        return doors.front_door(doors.find(objects), objects)
+        objects, missing = self._objects()
+        return doors.front_door(doors.find(objects), objects, missing["nodes"])
 
-    def _objects(self) -> Objects:
-        raw = [listing.objects(self.api, name, self.namespaces).raw for name in base.RESOURCES]
-        return parse([item for text in raw for item in json.loads(text)["items"]])
+    def _objects(self) -> tuple[Objects, dict[str, tuple[str, ...]]]:
+        """All that may be listed, and for each resource what may not."""
+        found = {name: listing.objects(self.api, name, self.namespaces) for name in base.RESOURCES}
+        items = [item for one in found.values() for item in json.loads(one.raw)["items"]]
+        return parse(items), {name: one.missing for name, one in found.items()}
 
     def _get(self, query: Query) -> Evidence:
-        objects = self._objects()
+        objects, _ = self._objects()
         door = doors.find(objects)
         way = next(item for item in doors.ways(door, objects) if not item.host or doors.reachable(item))
         try:
             raw = self._ask(door, way, objects, query.arguments)
+        except Refused as refusal:
+            if refusal.status != 403 or "node-pod" not in self.guests.allowed:
+                raise
+            try:
+                return self._get_from_node(query, door, objects)
+            except Refused as other:
+                raise (refusal if other.status == 403 else other) from None  # the first takes the lesser right
         except (OSError, http.client.HTTPException) as error:
             raise SourceError(
                 f"GET {query.arguments[0]} by {way.name}", 1, str(error) or type(error).__name__
             ) from None
         front = FrontDoor(door.service.namespace, door.service.name, door.port.name, way.host or "127.0.0.1", way.port)
-        forward = f"kubectl port-forward -n {front.namespace} service/{front.service} {way.port}"
-        line = base.on_a_cluster(query, front)
-        found = self._evidence(query, raw)
-        return replace(
-            found,
-            origin=f"{self.description}, by {way.name}",
-            on_a_cluster=line if way.host else f"{forward} &\n{line}",
+        forwarding = self.ways.kubectl(
+            "port-forward", "-n", front.namespace, f"service/{front.service}", f"{way.port}:{door.port.port}"
         )
+        line = base.on_a_cluster(query, front)
+        return self._evidence(query, raw, line if way.host else f"{forwarding} &\n{line}", f"by {way.name}")
+
+    def _get_from_node(self, query: Query, door: Door, objects: Objects) -> Evidence:
+        """By a pod of ours on a node, where no port may be forwarded."""
+        node = next((item.name for item in objects.nodes), "") or door.pod(objects)[0].node_name
+        front = FrontDoor(
+            door.service.namespace, door.service.name, door.port.name, str(door.service.cluster_ips[0]), door.port.port
+        )
+        answer = self.ways.run(self.guests.on_node(node, "a request"), base.curl(query, front))
+        if answer.done.status:
+            raise SourceError(answer.line, answer.done.status, answer.done.stderr.decode("utf-8", "replace"))
+        note = f"by a pod of the lab's on {node}: its address is what the Service sees"
+        return self._evidence(query, answer.done.stdout, answer.line, note)
 
     def _ask(self, door: Door, way: Way, objects: Objects, arguments: Sequence[str]) -> bytes:
         if way.host:
             with socket.create_connection((way.host, way.port), timeout=_REQUEST_TIMEOUT_S) as connection:
-                return one_request.ask(connection, f"{way.host}:{way.port}", *arguments)
+                return one_request.ask(connection, way.authority, *arguments)
         pod, number = door.pod(objects)
         with forward.opened(self.api, pod.namespace, pod.name, number) as forwarded:
             return one_request.ask(forwarded, f"127.0.0.1:{way.port}", *arguments)
 
-    def _evidence(self, query: Query, raw: bytes, status: int = 0, stderr: bytes = b"") -> Evidence:
-        return Evidence(
-            query,
-            raw,
-            time.time(),
-            self.description,
-            base.here(query, "default"),
-            base.on_a_cluster(query),
-            status,
-            stderr,
-        )
+    def _evidence(
+        self, query: Query, raw: bytes, line: str = "", note: str = "", status: int = 0, stderr: bytes = b""
+    ) -> Evidence:
+        origin = f"{self.description}, {note}" if note else self.description
+        here, by_hand = base.here(query, "default"), line or base.on_a_cluster(query)
+        return Evidence(query, raw, time.time(), origin, here, by_hand, status, stderr)

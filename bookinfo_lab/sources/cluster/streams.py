@@ -1,10 +1,12 @@
 """Programs in a pod's containers over the API server's exec subresource, byte for byte, and their exit status.
 
 Edge, over the WebSocket that the `kubernetes` package opens: its own client decodes and joins what it reads, this keeps
-frames apart.  Channel 0 is the program's stdin, 1 its stdout, 2 its stderr, 3 how it ended (a Status object).
+frames apart.  Channel 0 is the program's stdin, 1 its stdout, 2 its stderr, 3 how it ended (a Status object), 4 the
+size of its terminal; 255 ends a channel (v5 of the protocol alone, Kubernetes 1.30 and later).
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,10 +16,10 @@ from urllib.parse import urlencode
 from websocket import WebSocketException
 
 from bookinfo_lab.errors import LabError
-from bookinfo_lab.sources.cluster.api import Api, refused
+from bookinfo_lab.sources.cluster.api import PATIENCE_S, Api, Refused, refused
 
-STDIN, STDOUT, STDERR, ENDED, CLOSE = 0, 1, 2, 3, 255
-V4 = "v4.channel.k8s.io"
+STDIN, STDOUT, STDERR, ENDED, SIZE, CLOSE = 0, 1, 2, 3, 4, 255
+V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 LOST = (OSError, WebSocketException)  # what a connection that ends early raises
 _NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $PATH")
 
@@ -49,13 +51,13 @@ class Stream:
         """
         while self.status is None:
             try:
-                frame = self._socket.recv_data_frame(True)[1]
+                kind, frame = self._socket.recv_data_frame(True)  # a message of several frames is one here
             except LOST as error:
                 raise self._lost(error) from None
-            if frame.opcode == 8:
+            if kind == 8:
                 raise self._lost("it was closed")
             data = bytes(frame.data)
-            if frame.opcode not in (1, 2) or len(data) < 1:
+            if kind not in (1, 2) or len(data) < 1:
                 continue
             if data[0] == ENDED:
                 self.status = self._ended(data[1:])
@@ -66,9 +68,16 @@ class Stream:
         """Bytes to the program's stdin."""
         self._socket.send_binary(bytes([STDIN]) + data)
 
-    def close_stdin(self) -> None:
-        """End the program's stdin, where the API server knows how to (1.30 and later)."""
+    def close_stdin(self) -> bool:
+        """End the program's stdin; False where the API server cannot, and it stays open."""
+        if self._socket.getheaders().get("sec-websocket-protocol") != V5:
+            return False
         self._socket.send_binary(bytes([CLOSE, STDIN]))
+        return True
+
+    def resize(self, columns: int, lines: int) -> None:
+        """The size of the program's terminal."""
+        self._socket.send_binary(bytes([SIZE]) + json.dumps({"Width": columns, "Height": lines}).encode())
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -91,30 +100,68 @@ class Stream:
         return LabError(f"{self._named}: the connection was lost: {' '.join(str(why).split())[:160]}")
 
 
-def opened(api: Api, namespace: str, pod: str, container: str, argv: Sequence[str], *, stdin: bool = False) -> Stream:
-    """A program in a container; the caller closes it.  Raises `api.Refused` where that is not allowed."""
+def opened(
+    api: Api,
+    namespace: str,
+    pod: str,
+    container: str,
+    argv: Sequence[str],
+    *,
+    stdin: bool = False,
+    tty: bool = False,
+) -> Stream:
+    """A program in a container, with a terminal of its own or without; the caller closes it.
+
+    With a terminal all that it prints is its stdout.  Raises `api.Refused` where it is not allowed.
+    """
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec"
-    words = [("container", container), ("stdout", "true"), ("stderr", "true"), ("stdin", str(stdin).lower())]
+    given = {"stdin": stdin, "stdout": True, "stderr": not tty, "tty": tty}
+    words = [("container", container), *((name, str(is_on).lower()) for name, is_on in given.items())]
     socket = websocket(api, path, [*words, *(("command", word) for word in argv)])
     return Stream(socket, f"{namespace}/{pod} (container {container}): {argv[0]}")
 
 
 def websocket(api: Api, path: str, query: Sequence[tuple[str, str]], protocol: str = "") -> Any:
     """A WebSocket to a subresource of the API server; raises as `opened` does."""
+    _check(api, path)
     from kubernetes.stream import ws_client  # a fifth of a second
 
     configuration = api.client.configuration
     url = f"ws{configuration.host.removeprefix('http')}{path}?{urlencode(query)}"
     headers = {**api.credentials(), **({"sec-websocket-protocol": protocol} if protocol else {})}
+    deadline, wait, is_renewed = time.monotonic() + PATIENCE_S, 0.1, False
+    while True:
+        try:
+            return ws_client.create_websocket(configuration, url, headers)  # type: ignore[no-untyped-call]
+        except ConnectionRefusedError as error:  # nothing arrived
+            if time.monotonic() + wait > deadline:
+                raise _unanswered(api, error) from None
+            time.sleep(wait)
+            wait = min(2 * wait, 2.0)
+        except LOST as error:
+            status = getattr(error, "status_code", None)
+            if status is None:
+                raise _unanswered(api, error) from None
+            if status == 401 and not is_renewed and api.renew():
+                headers, is_renewed = {**headers, **api.credentials()}, True
+                continue
+            body = getattr(error, "resp_body", b"") or b""
+            raise refused(int(status), body if isinstance(body, bytes) else str(body).encode(), "POST", path) from None
+
+
+def _unanswered(api: Api, error: Exception) -> LabError:
+    return LabError(f"the API server of {api.named} does not answer: {' '.join(str(error).split())[:200]}")
+
+
+def _check(api: Api, path: str) -> None:
+    """Either right will do: the server asks for get until 1.34, for create from 1.35 on."""
     try:
-        return ws_client.create_websocket(configuration, url, headers)  # type: ignore[no-untyped-call]
-    except LOST as error:
-        status = getattr(error, "status_code", None)
-        if status is None:
-            said = " ".join(str(error).split())[:200]
-            raise LabError(f"the API server of {api.named} does not answer: {said}") from None
-        body = getattr(error, "resp_body", b"") or b""
-        raise refused(int(status), body if isinstance(body, bytes) else str(body).encode(), "POST", path) from None
+        api.check("POST", path)
+    except Refused as refusal:
+        try:
+            api.check("GET", path)
+        except Refused:
+            raise refusal from None
 
 
 def run(

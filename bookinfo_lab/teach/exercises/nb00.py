@@ -26,20 +26,22 @@ def sidecars(lab: "Lab", answer: Any) -> Iterator[Step]:
     yield Step("as many pods run a proxy beside an application", number == beside, hint)
 
 
-def client_address(lab: "Lab", answer: Any) -> Iterator[Step]:
-    """The address of the client's interface towards the nodes."""
+def outside_address(lab: "Lab", answer: Any) -> Iterator[Step]:
+    """An address of the client, or where the lab has none of the first pod's node, on an interface other than lo."""
     address = as_address(answer)
     yield Step("your answer is an IP address", address is not None, "An address looks like 192.0.2.7.")
-    evidence = lab.fetch("addresses", "client")
+    pods = parse(lab.objects("pods")).pods
+    place = "client" if lab.source.has_client else "node/" + next(pod.node_name for pod in pods if pod.node_name)
+    evidence = lab.fetch("addresses", place)
     own = {
         ipaddress.ip_address(item["local"])
         for link in json.loads(evidence.text)
         for item in link["addr_info"]
         if link["ifname"] != "lo"
     }
-    everyone = {address for pod in parse(lab.objects("pods")).pods for address in pod.pod_ips}
+    everyone = {address for pod in pods if not pod.host_network for address in pod.pod_ips}
     yield Step("it is no pod's", address not in everyone, "A pod has it: ask lab.who_is.")
-    yield Step("the client has it on an interface other than lo", address in own, f"Look: `{evidence.command}`.")
+    yield Step(f"{place} has it on an interface other than lo", address in own, f"Look: `{evidence.command}`.")
 
 
-CHECKS: Mapping[str, Check] = {"00-1": sidecars, "00-2": client_address}
+CHECKS: Mapping[str, Check] = {"00-1": sidecars, "00-2": outside_address}

@@ -86,7 +86,7 @@ def masquerading(lab: "Lab", answer: Any) -> Iterator[Step]:
 
 def door_node(lab: "Lab") -> str:
     """The target name of the node that the front door's URL names."""
-    owners = [owner for owner in lab.who_is(lab.front_door.address) if owner.kind == "Node"]
+    owners = [owner for owner in lab.who_is(lab.front_door.node_address) if owner.kind == "Node"]
     return f"node/{owners[0].name}" if owners else "node"
 
 

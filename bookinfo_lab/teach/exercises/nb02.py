@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
-from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.objects import Objects
 from bookinfo_lab.kube.parse import parse
 from bookinfo_lab.netfilter.chain_owners import chain_owner
@@ -100,14 +99,9 @@ def endpoint_chain(lab: "Lab", answer: Any) -> Iterator[Step]:
 
 
 def named(lab: "Lab", *names: str) -> "Passing":
-    """The first of the lab's packets with one of these names; LabError where it has none of them."""
+    """The first of the lab's packets with one of these names; LabError, which says why, where it has none of them."""
     packets = lab.packets()
-    found = next((packets[name] for name in names if name in packets), None)
-    if found is None:
-        raise LabError(
-            f"this lab has no packet {' or '.join(map(repr, names))}; it has: {', '.join(packets) or 'none'}"
-        )
-    return found
+    return packets[next((name for name in names if name in packets), names[-1])]
 
 
 def walked(lab: "Lab", passing: "Passing") -> "Trace":

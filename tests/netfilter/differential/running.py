@@ -6,7 +6,7 @@ a disagreement, since every case here is one that the kernel takes.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from differential import surroundings
@@ -88,21 +88,7 @@ class Stand:
     def judge(self, case: Case, rules: Ruleset, lines: Chains, probe: Probe) -> "Judged":
         """Send the probe and ask the walk.  Raises `Refused` for what cannot be sent."""
         seen = self.room.send(probe.flow, probe.direction)
-        asked = packet_of(probe.flow, seen, probe.direction)
-        met = examined(seen.visits, lines) if seen.complete else []
-        if asked is None or not seen.complete:
-            return Judged(seen, (), "", False, met, is_asked=False)
-        try:
-            said = predictions(rules.walk(asked))
-        except Exception as error:  # noqa: BLE001 - whatever the walk raises is what this test is there to find
-            return Judged(seen, (), f"the walk raised {type(error).__name__}: {error}", False, met)
-        on_its_way = [lines[table, chain][number - 1] for table, chain, number, _ in met]
-        is_open = any(line.is_open for line in on_its_way)
-        if asked.ct_state != "new":  # a walk is not told what flags such a packet carries
-            is_open = is_open or any(line.is_undecided(("--tcp-flags", "--syn")) for line in on_its_way)
-        if probe.direction != "first":
-            is_open = is_open or any(line.is_open for chain in lines.values() for line in chain)
-        return Judged(seen, said, _wrong(case, probe, seen, said, is_open), is_open, met)
+        return judged(rules, lines, probe, seen, surroundings.own(case.surroundings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +103,53 @@ class Judged:
     is_asked: bool = True
 
 
-def _wrong(case: Case, probe: Probe, seen: Observation, predicted: tuple[Prediction, ...], is_open: bool) -> str:
+def judged(
+    rules: Ruleset,
+    lines: Chains,
+    probe: Probe,
+    seen: Observation,
+    own: Collection[str],
+    *,
+    is_any_open: bool | None = None,
+    absent: Collection[tuple[str, str]] = (),
+) -> Judged:
+    """What the walk through ``rules`` says of a probe, beside what the kernel did with it.
+
+    ``lines`` are the same rules' words, ``own`` the device's addresses; ``is_any_open`` says whether one of the rules
+    stands open, where that is known already.  ``absent`` are base chains that iptables-save prints although the kernel
+    has none of that name, since no rule was ever in it: their policies are not seen.
+    """
+    asked = packet_of(probe.flow, seen, probe.direction)
+    met = examined(seen.visits, lines) if seen.complete else []
+    if asked is None or not seen.complete:
+        return Judged(seen, (), "", False, met, is_asked=False)
+    try:
+        said = tuple(_without(absent, item) for item in predictions(rules.walk(asked)))
+    except Exception as error:  # noqa: BLE001 - whatever the walk raises is what this test is there to find
+        return Judged(seen, (), f"the walk raised {type(error).__name__}: {error}", False, met)
+    on_its_way = [lines[table, chain][number - 1] for table, chain, number, _ in met]
+    is_open = any(line.is_open for line in on_its_way)
+    if asked.ct_state != "new":  # a walk is not told what flags such a packet carries
+        is_open = is_open or any(line.is_undecided(("--tcp-flags", "--syn")) for line in on_its_way)
+    if probe.direction != "first" and not is_open:
+        is_open = any_open(lines) if is_any_open is None else is_any_open
+    return Judged(seen, said, _wrong(probe, seen, said, is_open, own), is_open, met)
+
+
+def _without(absent: Collection[tuple[str, str]], given: Prediction) -> Prediction:
+    passed = (item for item in given.passed if item.place[0] != "policy" or item.place[1:3] not in absent)
+    return replace(given, passed=tuple(passed)) if absent else given
+
+
+def any_open(lines: Chains) -> bool:
+    """Whether one of the rules stands open."""
+    return any(line.is_open for chain in lines.values() for line in chain)
+
+
+def _wrong(
+    probe: Probe, seen: Observation, predicted: tuple[Prediction, ...], is_open: bool, own: Collection[str]
+) -> str:
     compare = reply_difference if probe.direction == "reply" else difference
-    own = surroundings.own(case.surroundings)
     differences = [compare(item, seen, own) for item in predicted]
     if all(differences):
         return " | ".join(dict.fromkeys(differences)) or "no outcome is predicted"

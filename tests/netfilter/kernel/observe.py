@@ -36,9 +36,9 @@ def observation(
     wanted: Callable[[Headers], bool] | None = None,
 ) -> Observation:
     """What happened to the traced packet; ``wanted`` picks it by its headers where others are traced too."""
-    events = [event for event in heard.events if not _is_answer(event)]
+    events = [event for event in heard.events if not is_answer(event)]
     if wanted is not None:
-        events = _only(events, wanted)
+        events = only(events, wanted)
     visits, trouble = _visits(events, numbers)
     trouble = heard.trouble or trouble
     seen = [event for event in events if event.headers]
@@ -48,7 +48,7 @@ def observation(
     answers = [
         event.headers
         for event in heard.events
-        if _is_answer(event) and event.headers and (not asked_by or event.headers.tuple.dst in asked_by)
+        if is_answer(event) and event.headers and (not asked_by or event.headers.tuple.dst in asked_by)
     ]
     verdict, out, why = _end(events, names, bool(answers), heard.call_error)
     trouble = trouble or why
@@ -72,12 +72,13 @@ def observation(
     )
 
 
-def _is_answer(event: Event) -> bool:
+def is_answer(event: Event) -> bool:
+    """Whether an event shows an error that the device under test made itself."""
     in_place = event.table == TABLE and event.chain == "first_out" and event.kind == RULE
     return in_place and event.headers is not None and bool(event.headers.error)
 
 
-def _only(events: Iterable[Event], wanted: Callable[[Headers], bool]) -> list[Event]:
+def only(events: Iterable[Event], wanted: Callable[[Headers], bool]) -> list[Event]:
     """The events of base chain runs whose first event shows a wanted packet.
 
     What a REJECT sends goes its own way before the rule's own event is there: runs of two packets may be mixed.

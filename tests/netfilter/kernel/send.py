@@ -36,10 +36,10 @@ def write_frame(wire: socket.socket, name: str, packet: bytes) -> None:
 
 
 class Sender:
-    """Sends flows' packets; remembers only which source port was the last."""
+    """Gives flows their source ports, from ``first`` on; remembers only which was the last."""
 
-    def __init__(self) -> None:
-        self._port = FIRST_PORT
+    def __init__(self, first: int = FIRST_PORT) -> None:
+        self._port = first
 
     def with_port(self, flow: Flow) -> Flow:
         """``flow`` with a source port (or echo identifier): its own, or one not used for the last 40,000 flows."""

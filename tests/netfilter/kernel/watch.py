@@ -205,17 +205,17 @@ class Connections:
                 continue
             entry = netlink.attributes(data, 20)
             if 1 in entry and 2 in entry:
-                found.append(Connection(_tuple(entry[1]), _tuple(entry[2]), int.from_bytes(entry.get(8, b""))))
+                found.append(Connection(tuple_of(entry[1]), tuple_of(entry[2]), int.from_bytes(entry.get(8, b""))))
 
 
 def is_answered(wire: netlink.Netlink, version: int, original: Tuple) -> bool:
     """Whether conntrack has an entry for ``original`` and has seen an answer to it (IPS_SEEN_REPLY)."""
     entries = wire.dump(netlink.CTNETLINK, CT_GET, netlink.FAMILIES[version])
-    found = (entry for entry in entries if 1 in entry and _tuple(entry[1]) == original)
+    found = (entry for entry in entries if 1 in entry and tuple_of(entry[1]) == original)
     return any(int.from_bytes(entry.get(3, b"")) & 2 for entry in found)
 
 
-def _tuple(data: bytes) -> Tuple:
+def tuple_of(data: bytes) -> Tuple:
     """One direction of an entry: CTA_TUPLE_IP and CTA_TUPLE_PROTO."""
     outer = netlink.attributes(data)
     addresses, proto = netlink.attributes(outer[1]), netlink.attributes(outer[2])

@@ -82,3 +82,45 @@ def test_an_image_that_does_not_come_is_one_line_with_its_name(monkeypatch: pyte
             made.on_node("n", "rules")
         made.close()
     assert ("DELETE", own) in [(method, path) for method, path, _ in server.asked]
+
+
+def test_what_cannot_be_deleted_is_named_and_the_rest_is_deleted(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving({}) as (api, server):
+        made = Guests(api, frozenset())
+        pods = "/api/v1/namespaces/mine/pods"
+        made._pods = {("a", "node"): guests._Pod("mine", "first"), ("b", "node"): guests._Pod("mine", "second")}
+        made._stay = ["mine/p (own)"]
+        server.answers = {f"{pods}/first": [(401, {})], f"{pods}/second": [(200, {})]}
+        with pytest.raises(LabError, match=r"^the pod mine/first is not deleted: .*uninstall --traces deletes what is"):
+            made.close()
+        assert ("DELETE", f"{pods}/second") in [(method, path) for method, path, _ in server.asked]
+        assert "stay, idle, until their pods are deleted: mine/p (own)" in capfd.readouterr().err
+        server.answers = {f"{pods}/first": [(200, {})]}
+        made.close()
+    assert [path for method, path, _ in server.asked if method == "DELETE"].count(f"{pods}/second") == 1
+
+
+def test_a_container_whose_answer_was_lost_is_named_and_one_that_was_refused_is_not(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bookinfo_lab.sources.cluster.api._ATTEMPTS", 1)
+    for status, is_named in ((503, True), (403, False), (None, True)):
+        with serving({f"{POD}/ephemeralcontainers": [(status or 200, {})]}) as (api, _):
+            made = Guests(api, frozenset(["ephemeral"]))
+            if status is None:
+                monkeypatch.setattr(Guests, "_wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises((LabError, KeyboardInterrupt)):
+                made.in_pod(pod() | {"status": {"phase": "Running"}}, "app", "rules")
+            capfd.readouterr()
+            made.close()
+            assert ("stay, idle" in capfd.readouterr().err) is is_named
+
+
+def test_a_node_that_takes_no_more_pods_is_told_at_once_in_its_own_words() -> None:
+    full = {"status": {"phase": "Failed", "reason": "OutOfpods", "message": "Node didn't have enough resource"}}
+    with serving({NODE: [(200, {})], "/api/v1/namespaces/mine/pods": [(201, {})]}) as (api, server):
+        made = Guests(api, frozenset(["node-pod"]))
+        own = f"/api/v1/namespaces/mine/pods/bookinfo-lab-node-{made.owner}-0"
+        server.answers[own] = [(200, full)]
+        with pytest.raises(LabError, match=r"does not start: OutOfpods Node didn't have enough resource$"):
+            made.on_node("n", "rules")

@@ -1,0 +1,219 @@
+"""`bookinfo-lab exec|shell|logs|objects|capture|record|uninstall` on a cluster of the reader's own.
+
+Leaf; cheap to import, so that the command is soon ready for a Ctrl-C.  A cluster is meant where ``--source
+kubernetes[:CONTEXT]`` says so, or BOOKINFO_LAB_SOURCE does and no sandbox is named.  Answers go to stdout, messages to
+stderr; what was made for a command is taken away when it ends.
+"""
+
+import argparse
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bookinfo_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from bookinfo_lab.lab import Lab
+    from bookinfo_lab.sources.cluster.source import KubernetesSource
+
+_CHECK_S = 0.5
+Made = argparse.ArgumentParser
+
+
+def options(made: Made, *, allow: bool = True) -> None:
+    """The options by which a command means a cluster."""
+    made.add_argument("--source", type=context_of, metavar="SOURCE", help="a cluster: kubernetes or kubernetes:CONTEXT")
+    read = made.add_mutually_exclusive_group()
+    read.add_argument("-n", "--namespace", default="", help="the cluster's namespace that is read")
+    read.add_argument("-A", "--all-namespaces", action="store_true", help="read all of its namespaces (default)")
+    if allow:
+        made.add_argument(
+            "--allow",
+            default="",
+            metavar="LEAVE,…",
+            help="what may be made in the cluster: ephemeral (containers in pods), node-pod (pods on nodes), trace "
+            "(an nftables table while a proof runs)",
+        )
+
+
+def context_of(text: str) -> str:
+    """The context that a source names, "" for the current one; what is no cluster is refused."""
+    from bookinfo_lab.connecting import CLUSTER
+
+    kind, _, context = text.partition(":")
+    if kind != CLUSTER:
+        raise argparse.ArgumentTypeError(f"{text!r} is not looked at: give {CLUSTER} or {CLUSTER}:CONTEXT")
+    return context
+
+
+def asked(arguments: argparse.Namespace) -> str | None:
+    """The context of the cluster that a command means; None where it means a sandbox."""
+    from bookinfo_lab.connecting import CLUSTER, VARIABLE
+
+    if arguments.source is not None:
+        if arguments.name:
+            raise LabError("--name is a sandbox's and a cluster has none: give --name or --source")
+        return str(arguments.source)
+    kind, _, context = os.environ.get(VARIABLE, "").partition(":")
+    if kind == CLUSTER and not arguments.name:
+        return context
+    given = ("namespace", "all_namespaces", "allow")
+    if any(getattr(arguments, name, "") for name in given):
+        raise LabError("-n, -A and --allow are a cluster's: add --source kubernetes")
+    return None
+
+
+def connected(arguments: argparse.Namespace, context: str) -> "KubernetesSource":
+    """The cluster, its namespaces and leaves as the options and the environment say."""
+    from bookinfo_lab.connecting import NAMESPACE
+    from bookinfo_lab.sources.cluster import source
+
+    namespace = arguments.namespace or ("" if arguments.all_namespaces else os.environ.get(NAMESPACE, ""))
+    allow = filter(None, getattr(arguments, "allow", "").split(","))
+    return source.connect(context, namespace, [word.strip() for word in allow])
+
+
+def run(arguments: argparse.Namespace, context: str, command: "Callable[[Lab, argparse.Namespace], int]") -> int:
+    """A command on the cluster; what was made for it is taken away."""
+    from bookinfo_lab.lab import Lab
+
+    if getattr(arguments, "uid", None) is not None:
+        raise LabError("--uid is a sandbox's: in a cluster a program runs as its container's user")
+    with closing(connected(arguments, context)) as source:
+        return command(Lab(source), arguments)
+
+
+def execute(lab: "Lab", arguments: argparse.Namespace) -> int:
+    """`exec`: a program with this process's stdin, stdout and stderr; its exit status."""
+    from bookinfo_lab.sources.cluster import joined
+
+    return joined.attached(_cluster(lab).api, _where(lab, arguments, "a program"), arguments.argv)
+
+
+def shell(lab: "Lab", arguments: argparse.Namespace) -> int:
+    """`shell`: an interactive one; its exit status."""
+    from bookinfo_lab.sources.cluster import joined
+
+    return joined.shell(_cluster(lab).api, _where(lab, arguments, "a shell"), arguments.target)
+
+
+def logs(lab: "Lab", arguments: argparse.Namespace) -> int:
+    """`logs`: what a container wrote."""
+    return _write(lab.fetch("logs", arguments.target, container=arguments.container).raw)
+
+
+def objects(lab: "Lab", arguments: argparse.Namespace) -> int:
+    """`objects`: as kubectl prints them; what may not be listed is told."""
+    from bookinfo_lab.sources.base import Query
+
+    evidence = lab.source.fetch(Query("objects", None, (arguments.resource,)))
+    _tell(evidence.missing)
+    return _write(evidence.raw)
+
+
+def capture(lab: "Lab", arguments: argparse.Namespace) -> int:
+    """`capture`: pcapng on stdout once it ends; one that breaks off gives what came before, then the fault."""
+    from bookinfo_lab.sources.cluster.sniff import Capturing
+
+    points = tuple(dict.fromkeys(lab.point(item) for item in arguments.points))
+    running: Any = None
+    try:
+        with lab.source.capture(points) as running, _ended() as ended:
+            assert isinstance(running, Capturing)
+            _wait(running, ended, arguments.seconds)
+    except LabError:
+        if running is not None and running.found is not None:
+            _write(running.evidence.raw)
+        raise
+    return _write(running.evidence.raw)
+
+
+def uninstall(arguments: argparse.Namespace) -> int:
+    """`uninstall`: what labs left in a cluster, removed or named."""
+    import dataclasses
+    import json
+
+    from bookinfo_lab import escape
+    from bookinfo_lab.connecting import CLUSTER, NAMESPACE, VARIABLE
+    from bookinfo_lab.sources.cluster import api, traces
+
+    found = traces.Traces((), (), ())
+    if arguments.traces:
+        kind, _, context = os.environ.get(VARIABLE, "").partition(":")
+        if arguments.source is not None or kind != CLUSTER:
+            context = arguments.source or ""
+        server = api.connect(context, arguments.namespace or os.environ.get(NAMESPACE, ""))
+        named = [arguments.namespace] if arguments.namespace else []
+        found = traces.remove(server, named, everywhere=arguments.all_namespaces)
+        _tell(found.missing)
+    else:
+        _tell(["nothing but what labs leave behind can be in a cluster yet: uninstall --traces removes that"])
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    elif arguments.traces:
+        print("\n".join(escape.text(line) for line in traces.as_lines(found)))
+    if any(" is not deleted: " in line for line in found.missing):
+        raise LabError("not everything was removed")
+    return 0
+
+
+def _cluster(lab: "Lab") -> "KubernetesSource":
+    from bookinfo_lab.sources.cluster.source import KubernetesSource
+
+    assert isinstance(lab.source, KubernetesSource)
+    return lab.source
+
+
+def _where(lab: "Lab", arguments: argparse.Namespace, purpose: str) -> tuple[str, str, str]:
+    """The container of a target; a node's is the lab's own."""
+    place = lab.place(arguments.target, arguments.container)
+    if place.kind == "node":
+        return _cluster(lab).guests.on_node(place.name, purpose)
+    return (place.namespace, place.name, place.container)
+
+
+def _wait(running: Any, ended: int, seconds: float | None) -> None:
+    """Until a signal, the time's end, or a fault."""
+    left = seconds
+    while left is None or left > 0:
+        step = _CHECK_S if left is None else min(left, _CHECK_S)
+        if select.select([ended], [], [], step)[0]:
+            return
+        left = left if left is None else left - step
+        if running.is_broken:
+            return
+
+
+@contextmanager
+def _ended() -> Iterator[int]:
+    """A descriptor that is readable once SIGINT or SIGTERM came, which do nothing else meanwhile."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    wakeup = signal.set_wakeup_fd(writable)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield readable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(readable)
+        os.close(writable)
+
+
+def _tell(lines: Sequence[str]) -> None:
+    from bookinfo_lab import escape
+
+    for line in lines:
+        print(f"bookinfo-lab: {escape.text(line)}", file=sys.stderr)
+
+
+def _write(raw: bytes) -> int:
+    """Put bytes on stdout as they are."""
+    sys.stdout.buffer.write(raw)
+    sys.stdout.buffer.flush()
+    return 0
