@@ -13,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TIERS = ("sandbox", "browser", "cluster", "data")
 FOLDERS = {"data": "BOOKINFO_LAB_TEST_DATA", "cluster": "BOOKINFO_LAB_TEST_CLUSTER"}
@@ -28,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = required_tiers() - set(TIERS)
     if unknown:
         raise pytest.UsageError(f"BOOKINFO_LAB_REQUIRE: {', '.join(sorted(unknown))} is none of {', '.join(TIERS)}")
+    # No example fails for the time it took, on whatever machine: speed is measured in benchmarks/.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

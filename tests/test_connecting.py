@@ -66,7 +66,7 @@ def test_arguments_win_over_the_environment(no_sandbox: None, monkeypatch: pytes
     [
         ("moon", ["moon", "choose one of: sandbox, recording"]),
         ("recording:/nowhere/at/all", ["/nowhere/at/all"]),
-        ("kubernetes:kind-kind", ["cluster"]),
+        ("kubernetes:kind-kind", ["no context 'kind-kind'", "kubeconfig"]),
         ("sandbox:mars", ["unknown scenario 'mars'", "article"]),
     ],
 )

@@ -5,6 +5,7 @@ page; `attach` finds one that runs; a Sandbox asks its init over the control soc
 root, and none changes anything of the machine's own.
 """
 
+import io
 import json
 import os
 import select
@@ -151,16 +152,16 @@ class _Spool:
     """Three anonymous files for a program's stdin, stdout and stderr: no pipe can fill up and block it."""
 
     def __init__(self, stdin: bytes) -> None:
-        self._descriptors = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
-        os.write(self._descriptors[0], stdin)
-        os.lseek(self._descriptors[0], 0, os.SEEK_SET)
+        # File objects, not numbers: an interrupt that comes before the block is entered leaves nobody to close them.
+        self._files = [io.FileIO(os.memfd_create(name), "r+") for name in ("stdin", "stdout", "stderr")]
+        os.pwrite(self._files[0].fileno(), stdin, 0)
 
     def __enter__(self) -> list[int]:
-        return self._descriptors
+        return [file.fileno() for file in self._files]
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        for file in self._files:
+            file.close()
 
 
 def _content(descriptor: int) -> bytes:

@@ -97,6 +97,11 @@ class Evidence:
         return self.raw.decode("utf-8", "replace")
 
 
+def authority(host: str, port: int) -> str:
+    """Host and port as a URL and the header field Host have them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class FrontDoor:
     """The Service that requests from outside come in by: its name, the name of its port, and the URL in front of it.
@@ -119,7 +124,7 @@ class FrontDoor:
     @property
     def authority(self) -> str:
         """Its address and port as a URL and the header field Host have them."""
-        return f"[{self.address}]:{self.node_port}" if ":" in self.address else f"{self.address}:{self.node_port}"
+        return authority(self.address, self.node_port)
 
     @property
     def node_address(self) -> str:

@@ -152,7 +152,8 @@ def running(folder: Path, *words: str) -> Iterator[Bed]:
     """Start the cluster of ``folder``, two nodes and Istio unless ``words`` say otherwise; end it."""
     kept = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
     state = kept / "state"
-    environment = {**os.environ, "BOOKINFO_CLUSTER_STATE": str(state), "BOOKINFO_CLUSTER_PORT": str(_free_port())}
+    own = {"BOOKINFO_CLUSTER_STATE": str(state), "BOOKINFO_CLUSTER_PORT": str(_free_port())}
+    environment = {**os.environ, **own, "KUBECACHEDIR": str(kept / "kubectl")}
     # It waits for its input to end, which the kernel sees to also where this process is killed.
     ender = subprocess.Popen(
         ["bash", "-c", 'cat >/dev/null; "$0/down"; rm -rf "$1"', str(folder), str(kept)],

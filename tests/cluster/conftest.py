@@ -25,6 +25,8 @@ LIMIT_S = 120.0  # for a test itself; the cluster's start is not a test's
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These come last: no other test runs, and looks for what it left on this machine, while a cluster is up."""
+    items.sort(key=lambda item: item.path.is_relative_to(Path(__file__).parent))
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and "bed" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(LIMIT_S, func_only=True))

@@ -18,6 +18,17 @@ def objects(bed: Bed) -> set[tuple[str, ...]]:
     return {(kind, meta.get("namespace", ""), meta["name"], meta["uid"]) for kind, meta in metas}
 
 
+def before(bed: Bed) -> set[tuple[str, ...]]:
+    """The same, once none of them is being deleted any more: what an earlier test removed would go meanwhile."""
+    until(lambda: not _is_one_going(bed), 40)
+    return objects(bed)
+
+
+def _is_one_going(bed: Bed) -> bool:
+    found = [*bed.objects("-A", KINDS)["items"], *bed.objects("namespaces")["items"]]
+    return any("deletionTimestamp" in item["metadata"] for item in found)
+
+
 def of_a_lab(bed: Bed) -> list[str]:
     """The names of every lab's pods."""
     return [item["metadata"]["name"] for item in bed.objects("pods", "-A", "-l", "bookinfo-lab.dev/owner")["items"]]

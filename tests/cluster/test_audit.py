@@ -42,7 +42,7 @@ def test_notebooks_and_commands_ask_for_nothing_outside_the_roles_list(
     kubeconfig = bed.account(bookinfo, f"audit-{role}", [role, "reader-cluster"])
     mark = tmp_path / "mark"
     mark.touch()
-    before, on_nodes = left.objects(bed), left.on_nodes(bed, str(mark))
+    before, on_nodes = left.before(bed), left.on_nodes(bed, str(mark))
     since = bed.audit_log.stat().st_size
     given = reading.environment(bed, kubeconfig, bookinfo, (*LEAVES[role], "trace"), tmp_path)
     read = reading.read(reading.SOLUTIONS, given, tmp_path)

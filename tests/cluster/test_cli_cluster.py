@@ -66,7 +66,7 @@ def test_the_cluster_of_the_environment_is_meant_where_no_sandbox_is_named(bed: 
 
 def test_a_node_takes_leave_and_nothing_of_it_is_left(bed: Bed, namespace: str) -> None:
     node = bed.objects("pod", "web", "-n", namespace)["spec"]["nodeName"]
-    before = left.objects(bed)
+    before = left.before(bed)
     words = ["-n", namespace, f"node/{node}", "--", "ip", "-br", "addr"]
     assert "BOOKINFO_LAB_ALLOW=node-pod" in line(run(bed, "exec", *SOURCE, *words))
     done = run(bed, "exec", *SOURCE, "--allow", "node-pod", *words)
@@ -190,7 +190,7 @@ def programs_or_none(bed: Bed, namespace: str, container: str) -> list[str]:
 
 def test_uninstall_removes_every_labs_pods_and_nothing_else(bed: Bed, namespace: str, connect: Connect) -> None:
     node = bed.objects("pod", "web", "-n", namespace)["spec"]["nodeName"]
-    before = left.objects(bed)
+    before = left.before(bed)
     first, second = (connect(bed.kubeconfig, namespace, ("node-pod",)) for _ in range(2))
     made = {source.guests.on_node(node, "a test")[1] for source in (first, second)}
     done = run(bed, "uninstall", "--traces", "--json", *SOURCE)

@@ -105,7 +105,7 @@ def test_pod_security_is_named_with_what_works_instead(bed: Bed, connect: Connec
     with bed.namespace() as name:
         level = "pod-security.kubernetes.io/enforce=restricted"
         bed.kubectl("label", "namespace", name, level, "--overwrite")
-        before = left.objects(bed)
+        before = left.before(bed)
         source = connect(bed.kubeconfig, name, ("ephemeral", "node-pod"))
         lab = Lab(source)
         for ask in (lambda: lab.rules("web"), lambda: lab.rules(f"node/{node_of(bed, name)}")):
@@ -244,7 +244,7 @@ class Notebook:
 
 def test_an_interrupted_cell_leaves_nothing_half_made_and_the_next_one_works(bed: Bed, namespace: str) -> None:
     node = node_of(bed, namespace)
-    before = left.objects(bed)
+    before = left.before(bed)
     notebook = Notebook(bed)
     try:
         assert "connected" in notebook.run(CONNECT.format(namespace=namespace))
@@ -279,7 +279,7 @@ def test_a_killed_kernel_leaves_a_pod_that_uninstall_takes_and_no_program_in_it(
 ) -> None:
     from bookinfo_lab.sources.cluster import traces
 
-    before = left.objects(bed)
+    before = left.before(bed)
     node = node_of(bed, namespace)
     notebook = Notebook(bed)
     try:

@@ -220,7 +220,7 @@ def test_a_proof_whose_process_is_killed_leaves_no_program_and_no_table(
 
 
 def test_without_leave_nothing_is_made(bed: Bed, bookinfo: str, connect: Connect) -> None:
-    before = left.objects(bed)
+    before = left.before(bed)
     source = connect(bed.kubeconfig, bookinfo)
     with pytest.raises(NotAllowed):
         source.guests.beside_pods(bed.objects("nodes")["items"][0]["metadata"]["name"], "a test")

@@ -19,7 +19,7 @@ def test_with_leave_all_is_shown_every_answer_is_right_and_every_proof_agrees(
     bed: Bed, bookinfo: str, tmp_path: Path
 ) -> None:
     left.at_rest(bed)
-    before = left.objects(bed)
+    before = left.before(bed)
     given = reading.environment(bed, bed.kubeconfig, bookinfo, LEAVES, tmp_path)
     read = reading.read(reading.SOLUTIONS, given, tmp_path)
     assert len(read) == 4
@@ -37,7 +37,7 @@ def test_with_leave_all_is_shown_every_answer_is_right_and_every_proof_agrees(
 def test_without_leave_they_run_to_the_end_and_put_nothing_into_the_cluster(
     bed: Bed, bookinfo: str, tmp_path: Path
 ) -> None:
-    before, guests = left.objects(bed), left.all_guests(bed)
+    before, guests = left.before(bed), left.all_guests(bed)
     read = reading.read(reading.SOLUTIONS, reading.environment(bed, bed.kubeconfig, bookinfo, (), tmp_path), tmp_path)
     assert reading.errors(read) == []
     why = [text for item in read.values() for text in reading.boxes(item)]

@@ -216,7 +216,7 @@ def test_each_targets_options_read_back(target, data):
     assert written_and_read(rule) == rule
 
 
-@settings(max_examples=25, deadline=None, database=None)
+@settings(max_examples=25, database=None)
 @given(
     st.lists(
         st.tuples(
@@ -378,7 +378,7 @@ def check_whole(rules, text):
         assert again.format() == rules.format()
 
 
-@settings(max_examples=250, deadline=None, database=None)
+@settings(max_examples=250, database=None)
 @given(mutated())
 @example("*nat\n:A - [0:0]\n:x# foo\nCOMMIT\n")
 @example("*nat\n:A - [0:0]\n-A A -p tcp\n[1:1] # x\nCOMMIT\n")
@@ -409,7 +409,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=400, database=None)
 @given(st.lists(PIECES, max_size=20).map("".join))
 def test_pieces_of_text_in_any_order_give_a_value_or_a_parse_error(text):
     for given_text in (text, f"*nat\n:A - [0:0]\n-A A {text}\nCOMMIT\n"):
@@ -418,7 +418,7 @@ def test_pieces_of_text_in_any_order_give_a_value_or_a_parse_error(text):
             check_whole(rules, given_text)
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300, database=None)
 @given(st.text(max_size=60))
 def test_any_text_at_all_gives_a_value_or_a_parse_error(text):
     looked_at(text)

@@ -748,7 +748,7 @@ PIECES = st.sampled_from([b"GET / HTTP/1.1", b"HTTP/1.1 200 OK", b"\r\n", b"\n",
 
 
 @given(st.binary(max_size=400) | st.lists(PIECES, max_size=12).map(b"".join))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_make_the_parser_fail_otherwise_than_it_says(wire, data):
     for read in (wire.read_request, wire.read_reply):
         stream = io.BytesIO(data)
@@ -765,7 +765,7 @@ VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_char
 
 
 @given(TOKENS, st.dictionaries(TOKENS.map(str.lower), VALUES, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_formatted_request_reads_back_the_same(wire, method, fields):
     fields = {name: value for name, value in fields.items() if name not in {"connection", "transfer-encoding", "host"}}
     data = wire.format_request(method, "/a?b", {"Host": "x", **fields})

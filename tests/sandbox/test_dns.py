@@ -291,7 +291,7 @@ def test_a_dot_inside_a_label_is_no_dot_between_labels(names):
 
 
 @given(st.binary(max_size=120), st.integers(0, 3), st.integers(0, 2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_bytes_stop_the_server(rest, questions, additional):
     header = struct.pack("!HHHHHH", 7, 0x0100, questions, 0, 0, additional)
     exchange = dns_wire.exchange_of(header + rest, zone(OBJECTS[:2]), "udp")
@@ -301,7 +301,7 @@ def test_no_bytes_stop_the_server(rest, questions, additional):
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_label_can_pass_for_another_name_or_break_the_log(labels):
     wire_name = b"".join(bytes([len(label)]) + label for label in labels) + b"\7cluster\5local\0"
     exchange = dns_wire.exchange_of(HEADER + wire_name + b"\0\1\0\1", zone(OBJECTS), "udp")

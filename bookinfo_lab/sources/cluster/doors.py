@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.objects import Endpoint, Objects, Pod, Service, ServicePort
-from bookinfo_lab.sources.base import FrontDoor
+from bookinfo_lab.sources.base import FrontDoor, authority
 
 _GATEWAYS = (("istio", "ingressgateway"), ("istio", "ingress"), ("app", "istio-ingressgateway"))
 _GATEWAY_API = "gateway.networking.k8s.io/gateway-name"
@@ -59,7 +59,7 @@ class Way:
     @property
     def authority(self) -> str:
         """Address and port as the header field Host has them."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
 
 
 def find(objects: Objects) -> Door:

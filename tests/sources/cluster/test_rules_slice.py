@@ -147,7 +147,7 @@ def verdicts(text: str, packet: Packet) -> set[str]:
     return {verdict for verdict, _ in walked(text, packet)}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(clusters())
 def test_recorded_services_walk_as_on_the_node_and_others_end_unknown_and_are_not_named(given_: Made) -> None:
     found = scope([given_.namespace], [*given_.objects, *(apis() if given_.namespace == "default" else ())])
