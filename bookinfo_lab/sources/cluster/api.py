@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.sources.cluster import login
 
-PAGE = 500  # objects in one answer, as kubectl asks for
+PAGE = 5000  # objects in one answer: ten of the size that kubectl asks for cost the server twice the time
 PATIENCE_S = 20.0  # for a server that does not answer
 _ATTEMPTS = 5  # for one that answers, but not with what was asked for
 _TIMEOUT_S = (5.0, 60.0)  # to connect, to read
@@ -82,14 +82,16 @@ class Api:
             raise Refused(_forbidden("", verb, resource, path), 403, verb, resource)
         self._may.add((verb, resource, namespace))
 
-    def pages(self, path: str, **query: str) -> Iterator[bytes]:
-        """The pages of a list.  One that expires half way (410) is begun anew by the caller: `Refused` says so."""
+    def pages(self, path: str, **query: str) -> Iterator[list[Any]]:
+        """The pages of a list, each object as msgspec.Raw.
+
+        One that expires half way (410) is begun anew by the caller: `Refused` says so.
+        """
         token = ""
         while True:
             asked = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}
-            page = self.get(path, **asked)
-            yield page
-            token = _continue(page)
+            items, token = _page(self.get(path, **asked))
+            yield items
             if not token:
                 return
 
@@ -260,8 +262,8 @@ def _forbidden(said: str, verb: str, resource: str, path: str) -> str:
     return f"this user may not {verb} {resource}; no role of this lab's grants it"
 
 
-def _continue(page: bytes) -> str:
-    # The list's metadata stands before its items; only there is it looked for.
+def _page(raw: bytes) -> tuple[list[Any], str]:
+    """The objects of a page, not taken apart, and the token that the next one is asked for with, "" at the end."""
     import msgspec
 
     class _Meta(msgspec.Struct):
@@ -269,9 +271,10 @@ def _continue(page: bytes) -> str:
 
     class _List(msgspec.Struct):
         metadata: _Meta | None = None
+        items: list[msgspec.Raw] | None = None
 
-    found = decoded(page, _List).metadata
-    return (found.next if found is not None else "") or ""
+    found = decoded(raw, _List)
+    return found.items or [], (found.metadata.next if found.metadata is not None else "") or ""
 
 
 def _may_be_sent_again(method: str, path: str, error: Exception) -> bool:

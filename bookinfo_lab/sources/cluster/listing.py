@@ -6,9 +6,7 @@ Edge.  A Role in one namespace is the normal case: what may not be listed is lef
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from bookinfo_lab.sources.cluster.api import Api, Refused, decoded
+from bookinfo_lab.sources.cluster.api import Api, Refused
 
 _PATHS = {
     "pods": ("/api/v1", b'"v1"', b'"Pod"'),
@@ -16,10 +14,6 @@ _PATHS = {
     "nodes": ("/api/v1", b'"v1"', b'"Node"'),
     "endpointslices": ("/apis/discovery.k8s.io/v1", b'"discovery.k8s.io/v1"', b'"EndpointSlice"'),
 }
-
-
-class _Page(msgspec.Struct):
-    items: list[msgspec.Raw] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +63,6 @@ def _read(api: Api, path: str, resource: str) -> Iterator[bytes]:
     _, version, kind = _PATHS[resource]
     head = b'{"apiVersion":' + version + b',"kind":' + kind + b","
     for page in api.pages(path):
-        for item in decoded(page, _Page).items or ():
+        for item in page:
             raw = bytes(item).lstrip()
             yield raw if b'"kind":' in raw[:60] and raw.startswith(b'{"kind"') else head + raw[1:].lstrip()

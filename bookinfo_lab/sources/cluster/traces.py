@@ -71,10 +71,6 @@ class _Pod(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
-class _Page(msgspec.Struct):
-    items: list[_Pod] | None = None
-
-
 def remove(api: Api, namespaces: Sequence[str] = (), *, everywhere: bool = False) -> Traces:
     """Delete every lab's pods in the namespaces and name what remains.
 
@@ -128,7 +124,7 @@ def _listed(api: Api, path: str) -> list[_Pod]:
 
 def _read(api: Api, path: str) -> Iterator[_Pod]:
     for page in api.pages(path):
-        yield from decoded(page, _Page).items or ()
+        yield from (decoded(bytes(item), _Pod) for item in page)
 
 
 def _delete(api: Api, meta: _Meta) -> bool:
