@@ -98,7 +98,7 @@ class Lab:
 
         place = self.place(target)
         evidence = self.source.fetch(Query("rules", place, (program,)))
-        return Rules(evidence, read_facts=lambda: self._facts(place, program))
+        return Rules(evidence, read_facts=lambda: self._facts(evidence, place))
 
     def prove(self, walk: "Walk") -> "Proof":
         """Send the walked packet for real and lay the kernel's own trace of it beside the prediction, rule by rule.
@@ -210,17 +210,24 @@ class Lab:
         """Let go of the source: a sandbox that `connect` started ends."""
         self.source.close()
 
-    def _facts(self, place: Place, program: str) -> "Facts":
+    def _facts(self, rules: "Evidence", place: Place) -> "Facts":
         from bookinfo_lab.netfilter import facts, nft_tables
 
         kinds = ("addresses", "routes", "routing-rules", "sysctls")
         read = [self.source.fetch(Query(kind, place)).text for kind in kinds]
+        # What is not installed there, or was not recorded, is None: the walk says what it took for granted.
+        nft, legacy = (self._if_there(Query("rules", place, (name,))) for name in ("nft", "iptables-legacy-save"))
+        others, unread = None, ""
+        if nft is not None:
+            said = rules.text + rules.stderr.decode("utf-8", "replace")
+            others, unread = nft_tables.beside(rules.query.arguments[0], nft, legacy, said)
+        return facts.facts(*read, place=str(place), other_tables=others, unread_tables=unread)
+
+    def _if_there(self, query: Query) -> str | None:
         try:
-            both = [self.source.fetch(Query("rules", place, (name,))).text for name in ("nft", "iptables-legacy-save")]
-            others = nft_tables.beside(program, *both)
+            return self.source.fetch(query).text
         except LabError:
-            others = None  # not installed there, or not recorded: the walk says that it took this for granted
-        return facts.facts(*read, place=str(place), other_tables=others)
+            return None
 
     def _listing(self, kind: str, target: str, *arguments: str, container: str = "") -> "Listing":
         from bookinfo_lab.show.listing import Listing

@@ -65,7 +65,8 @@ class Facts:
     ``sysctls`` maps names such as ``net.ipv4.ip_forward`` to values.  ``out`` is an interface by which packets leave,
     said outright where no routes are known.  ``bridges`` are the interfaces that others are ports of.  ``place`` names
     the namespace as a lab does, "" for none of a lab's.  ``other_tables`` are nftables tables that decide beside those
-    that iptables-save shows (`nft_tables`).
+    that iptables-save shows (`nft_tables`), None where nobody looked; ``unread_tables`` are words for those that nobody
+    could look at, "" for none.
     """
 
     addresses: tuple[InterfaceAddress, ...] | None = None
@@ -77,6 +78,7 @@ class Facts:
     bridges: frozenset[str] | None = None
     place: str = ""
     other_tables: tuple[str, ...] | None = None
+    unread_tables: str = ""
 
     @property
     def knows_addresses(self) -> bool:

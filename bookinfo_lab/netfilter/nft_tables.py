@@ -6,19 +6,25 @@ in tables of its own names; a table of another name hooks in beside them, and no
 
 _OURS = frozenset((family, name) for family in ("ip", "ip6") for name in ("raw", "mangle", "nat", "filter", "security"))
 _FAMILIES = ("ip", "ip6", "inet")
+_LEGACY = "legacy iptables tables"
+_WARNING = "-legacy tables present"  # iptables-nft-save's, on stderr, by /proc/net/ip_tables_names
 _TRACING = "bookinfo-lab-trace"  # a proof's own, which decides nothing and is there for a moment
 
 
-def beside(program: str, listing: str, legacy: str) -> tuple[str, ...]:
-    """What decides beside the rules that ``program`` (iptables-nft-save and so on) prints.
+def beside(program: str, listing: str, legacy: str | None, said: str = "") -> tuple[tuple[str, ...], str]:
+    """What decides beside the rules that ``program`` (iptables-nft-save and so on) prints, and what could not be read.
 
-    ``listing`` is what ``nft list ruleset`` printed, ``legacy`` what the legacy tools' save did.
+    ``listing`` is what ``nft list ruleset`` printed, ``legacy`` what the legacy tools' save did, None where there is
+    no such tool.  ``said`` is what the program itself printed: it warns of legacy tables that the kernel has.
     """
     version = 6 if program.startswith("ip6") else 4
     if "-legacy-" in program:
-        return deciding(listing, version, frozenset())
-    has_legacy = any(line.startswith("-A ") or (line[:1] == ":" and " DROP" in line) for line in legacy.split("\n"))
-    return (*deciding(listing, version), *(["the legacy iptables tables"] if has_legacy else []))
+        return deciding(listing, version, frozenset()), ""
+    found = deciding(listing, version)
+    if legacy is None:
+        return ((*found, f"{_LEGACY} (no tool here can show them)"), "") if _WARNING in said else (found, _LEGACY)
+    has_rules = any(line.startswith("-A ") or (line[:1] == ":" and " DROP" in line) for line in legacy.split("\n"))
+    return (*found, *([f"the {_LEGACY}"] if has_rules else [])), ""
 
 
 def deciding(listing: str, version: int, shown: frozenset[tuple[str, str]] = _OURS) -> tuple[str, ...]:

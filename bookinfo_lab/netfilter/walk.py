@@ -59,8 +59,8 @@ def walk(ruleset: Ruleset, packet: Packet, facts: Facts | None = None) -> Trace:
     for warning in ruleset.warnings:
         if _LEFT_OUT in warning:
             made.assumes[f"it is for none of those Services: {warning.removeprefix('Warning: ')}"] = None
-    if facts is not None and facts.place and facts.other_tables is None:
-        made.assumes["no other packet-filter tables decide beside these"] = None
+    if facts is not None and facts.place and (facts.other_tables is None or facts.unread_tables):
+        made.assumes[f"no {facts.unread_tables or 'other packet-filter tables'} decide beside these"] = None
     outcomes = _beside_others(made.outcomes, facts)
     question = f"Where does this packet go: {packet}?"
     return Trace(question, tuple(made.steps), outcomes, tuple(made.assumes), packet)

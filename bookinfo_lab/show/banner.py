@@ -9,7 +9,7 @@ from bookinfo_lab.sources.base import Source
 _WHAT = {
     "sandbox": "Live: real kernel rules, real Envoys, on this machine, in namespaces of their own.",
     "kubernetes": "A cluster of your own, as its API server answers you; nothing is made in it without leave.",
-    "recording": "Recorded: every answer is what a live sandbox gave then; only what was recorded can be asked.",
+    "recording": "Recorded: every answer is what its source gave then; only what was recorded can be asked.",
 }
 
 

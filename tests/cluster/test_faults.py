@@ -75,6 +75,45 @@ def test_a_pod_that_vanishes_ends_its_capture_with_a_line_and_what_came_before_i
     assert left.until(lambda: "tcpdump" not in left.programs(bed, *node))
 
 
+def test_a_veth_that_vanishes_under_a_capture_is_told(bed: Bed, namespace: str, connect: Connect) -> None:
+    """It is the node's: what runs there goes on, and only tcpdump sees it go."""
+    source = connect(bed.kubeconfig, namespace, ("ephemeral", "node-pod"))
+    lab = Lab(source)
+    with another_pod(bed, namespace, "brief"):
+        running: Any = None
+
+        def vanish() -> None:
+            nonlocal running
+            with source.capture([lab.point("brief:veth")]) as running:
+                lab.exec("web", "curl", "-s", f"{pod_address(bed, namespace, 'brief')}:8080/")
+                bed.kubectl("delete", "pod", "-n", namespace, "brief", "--wait=false")
+                assert left.until(lambda: running.is_broken)
+
+        with pytest.raises(LabError, match=rf"the capture at {namespace}/brief:veth broke off") as error:
+            vanish()
+        one_line(error.value)
+        assert b"GET / HTTP/1.1" in running.evidence.raw
+
+
+def test_a_block_that_ends_with_an_error_keeps_its_frames(bed: Bed, namespace: str, connect: Connect) -> None:
+    lab = Lab(connect(bed.kubeconfig, namespace, ("ephemeral",)))
+    capture: Any = None
+
+    def fail() -> None:
+        nonlocal capture
+        with lab.capture("web:lo") as capture:
+            lab.exec("web", "curl", "-s", "127.0.0.1:8080/")
+            raise ValueError("the cell's own")
+
+    with pytest.raises(ValueError, match="the cell's own"):
+        fail()
+    assert b"GET / HTTP/1.1" in capture.raw
+
+
+def pod_address(bed: Bed, namespace: str, name: str) -> str:
+    return str(bed.objects("pod", name, "-n", namespace)["status"]["podIP"])
+
+
 def test_a_token_that_is_no_longer_known_is_one_line(bed: Bed, namespace: str, connect: Connect) -> None:
     source = connect(bed.account(namespace, "leaves", ["inspector"]), namespace)
     assert Lab(source).objects("pods")

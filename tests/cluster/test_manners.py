@@ -99,18 +99,19 @@ def test_a_pod_whose_lab_is_gone_ends_by_itself_but_not_under_a_program(
     assert left.until(lambda: phase() == "Succeeded")
 
 
-def test_what_may_not_be_put_into_a_pod_is_read_from_its_node(
-    bed: Bed, bookinfo: str, lab: Lab, connect: Connect
-) -> None:
-    source = connect(bed.kubeconfig, bookinfo, ("node-pod",))
-    reviews = next(name for name in lab.pods().frame["NAME"] if name.startswith("reviews-v2"))
-    taken = left.guests(bed, bookinfo, reviews)
-    read = Lab(source).rules(reviews)
-    if not taken:  # another test's may be there, and is used then
-        assert "in the pod's network namespace" in read.evidence.origin
-        assert left.guests(bed, bookinfo, reviews) == []
+def test_what_may_not_be_put_into_a_pod_is_read_from_its_node(bed: Bed, bookinfo: str, connect: Connect) -> None:
+    every = bed.objects("pods", "-n", bookinfo)["items"]
+    fresh = next(
+        item["metadata"]["name"]
+        for item in every
+        if item["metadata"]["name"].startswith("reviews-") and not item["spec"].get("ephemeralContainers")
+    )
+    read = Lab(connect(bed.kubeconfig, bookinfo, ("node-pod",))).rules(fresh)
+    assert "in the pod's network namespace" in read.evidence.origin
+    assert left.guests(bed, bookinfo, fresh) == []
     done = subprocess.run(["bash", "-c", read.command], capture_output=True, env=environment(bed), timeout=60)
-    other = lab.rules(reviews)
+    other = Lab(connect(bed.kubeconfig, bookinfo, ("ephemeral",))).rules(fresh)
+    assert left.guests(bed, bookinfo, fresh) != []
 
     def rules(text: str) -> list[str]:
         return [line for line in text.splitlines() if line.startswith("-A ")]

@@ -1,6 +1,7 @@
 """A cluster keeps every promise of a source of evidence, and each line it gives works as typed."""
 
 import importlib.util
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import ModuleType
 
 import left
 import pytest
-from bed import Bed
+from bed import Bed, web
 
 from bookinfo_lab.kube import places
 from bookinfo_lab.lab import Lab
@@ -58,7 +59,14 @@ def test_the_line_of_each_kind_of_evidence_works_as_typed(bed: Bed, lab: Lab) ->
     assert typed == {query.kind for query in PROTOCOL.samples(lab)} - {"get", "prove"}
 
 
-def test_the_request_comes_by_a_way_that_is_said(lab: Lab) -> None:
+def typed(bed: Bed, line: str) -> bytes:
+    """What a line prints for somebody who types it."""
+    environment = {**bed.environment, "KUBECONFIG": str(bed.kubeconfig)}
+    done = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, timeout=60, env=environment)
+    return done.stdout
+
+
+def test_the_request_comes_by_a_way_that_is_said(lab: Lab, bed: Bed) -> None:
     page = lab.source.fetch(Query("get", places.CLIENT, ("/productpage",)))
     assert page.raw.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"<html" in page.raw
@@ -67,6 +75,44 @@ def test_the_request_comes_by_a_way_that_is_said(lab: Lab) -> None:
     forward, curl = page.command.splitlines()
     assert forward.startswith("kubectl port-forward -n ")
     assert curl.startswith("curl ")
+    assert typed(bed, page.command).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_the_lines_of_a_small_port_work_for_every_user(bed: Bed, namespace: str, connect: Connect) -> None:
+    page = connect(bed.kubeconfig, namespace).fetch(Query("get", places.CLIENT, ("/",)))
+    assert " 8080:80 " in page.command
+    assert typed(bed, page.command).startswith(b"HTTP/1.0 200 OK\r\n")
+
+
+def test_a_nodes_processes_are_the_nodes_and_not_a_guests(lab: Lab, bed: Bed, bookinfo: str) -> None:
+    name = bed.objects("nodes")["items"][0]["metadata"]["name"]
+    assert "envoy" in lab.processes(f"node/{name}").text
+    assert "users:((" in lab.sockets(f"node/{name}").text
+
+
+def test_in_a_container_without_ss_the_programs_of_every_user_are_named(
+    bed: Bed, namespace: str, connect: Connect
+) -> None:
+    pod = web(namespace, bed.image)[0]
+    pod["metadata"] |= {"name": "other-user", "labels": {"sidecar.istio.io/inject": "false"}}
+    pod["spec"]["containers"][0] |= {
+        "command": ["/bin/sh", "-c", "cd /tmp && exec /usr/bin/python3 -m http.server 8080"],
+        "env": [{"name": "PATH", "value": "/nowhere"}],
+        "securityContext": {"runAsUser": 1000},
+    }
+    bed.apply(pod)
+    bed.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/other-user", "--timeout=60s")
+    sockets = Lab(connect(bed.kubeconfig, namespace, ("ephemeral",))).sockets("other-user")
+    assert "bookinfo-lab-" in sockets.command
+    assert 'users:(("python3"' in sockets.text
+
+
+def test_connections_are_read_also_where_the_kernel_has_no_file_of_them(lab: Lab, bed: Bed) -> None:
+    node = lab.place("node/" + bed.objects("nodes")["items"][0]["metadata"]["name"])
+    read = lab.source.fetch(Query("conntrack", node)).command
+    other = typed(bed, read.replace("/proc/net/nf_conntrack", "/proc/net/none"))
+    line = other.split(b"\n")[0]
+    assert re.match(rb"ipv[46] +\d+ \w+ +\d+ .*src=.* dst=.* src=.* dst=", line), line
 
 
 def test_without_leave_a_pods_rules_are_those_that_istio_init_printed(
@@ -127,6 +173,7 @@ def test_where_nothing_may_be_run_envoy_answers_by_a_forwarded_port(bed: Bed, bo
     found = lab.envoy("productpage", "server_info")
     assert '"state": "LIVE"' in found.text
     assert found.command.startswith("kubectl port-forward ")
+    assert b'"state": "LIVE"' in typed(bed, found.command)
     with pytest.raises(Refused, match="pods/exec; the role inspector"):
         lab.processes("productpage")
 

@@ -36,17 +36,32 @@ def test_tables_that_the_kernel_lists_are_told_apart(name: str) -> None:
     script = f"{made}\nnft list ruleset"
     done = subprocess.run(["unshare", "-Urn", "sh", "-ec", script], capture_output=True, text=True, check=True)
     assert nft_tables.deciding(done.stdout, 4) == expected
-    assert nft_tables.beside("iptables-nft-save", done.stdout, "") == expected
+    assert nft_tables.beside("iptables-nft-save", done.stdout, "") == (expected, "")
 
 
 def test_each_kind_of_tool_is_told_of_the_others_rules() -> None:
     nft = "table ip nat {\n\tchain PREROUTING {\n\t\ttype nat hook prerouting priority -100; policy accept;\n"
     nft += "\t\tcounter packets 0 bytes 0 accept\n\t}\n}\n"
     legacy = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n"
-    assert nft_tables.beside("iptables-legacy-save", nft, legacy) == ("ip nat",)
-    assert nft_tables.beside("iptables-nft-save", nft, legacy) == ("the legacy iptables tables",)
-    assert nft_tables.beside("iptables-nft-save", nft, "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n") == ()
-    assert nft_tables.beside("ip6tables-nft-save", nft, "") == ()
+    assert nft_tables.beside("iptables-legacy-save", nft, None) == (("ip nat",), "")
+    assert nft_tables.beside("iptables-nft-save", nft, legacy) == (("the legacy iptables tables",), "")
+    assert nft_tables.beside("iptables-nft-save", nft, "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n") == ((), "")
+    assert nft_tables.beside("ip6tables-nft-save", nft, "") == ((), "")
+
+
+def test_without_a_legacy_tool_the_other_tables_are_known_and_the_kernels_warning_counts() -> None:
+    """An image of today's Alpine has no iptables-legacy-save."""
+    nft = "table inet guard {\n\tchain c {\n\t\ttype filter hook forward priority 0; policy drop;\n\t}\n}\n"
+    warning = "# Warning: iptables-legacy tables present, use iptables-legacy-save to see them\n"
+    assert nft_tables.beside("iptables-nft-save", nft, None) == (("inet guard",), "legacy iptables tables")
+    assert nft_tables.beside("iptables-nft-save", nft, None, warning) == (
+        ("inet guard", "legacy iptables tables (no tool here can show them)"),
+        "",
+    )
+    said = "no legacy iptables tables decide beside these"
+    assert (
+        said in walk(RULES, PACKET, Facts(place="n", other_tables=(), unread_tables="legacy iptables tables")).assumes
+    )
 
 
 RULES = parse("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n")

@@ -51,7 +51,8 @@ def _veth(ways: Ways, where: Where, name: str, pod: Place, address: str) -> str:
     are not this pod's alone: there the pod's interface says which is at its other end.
     """
     links = _links(ways, where)
-    veths = {link["ifname"]: link for link in links if (link.get("linkinfo") or {}).get("info_kind") == "veth"}
+    # The other end of a pod's is in another network namespace; a CNI may have a pair of its own on the node.
+    veths = {link["ifname"]: link for link in links if _is_veth(link) and "link_netnsid" in link}
     routes = _json(ways, where, "ip", "-j", "route", "get", address)
     led = next((str(route["dev"]) for route in routes if route.get("dev")), "")
     if led in veths:
@@ -66,6 +67,10 @@ def _veth(ways: Ways, where: Where, name: str, pod: Place, address: str) -> str:
             f"capture at {pod}:eth0"
         )
     return found
+
+
+def _is_veth(link: dict[str, Any]) -> bool:
+    return bool((link.get("linkinfo") or {}).get("info_kind") == "veth")
 
 
 def _links(ways: Ways, where: Where) -> list[dict[str, Any]]:

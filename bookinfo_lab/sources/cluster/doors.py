@@ -19,6 +19,7 @@ _PORT_NAMES = ("http2", "http", "http-80", "default")
 _MEND = 'name its namespace: connect("kubernetes", namespace=…) or BOOKINFO_LAB_NAMESPACE'
 _PATIENCE_S = 1.0
 _NOBODYS_PORT = 1
+_BEFORE_SMALL = 8000  # 80 is 8080 here
 _NODES_TRIED = 3  # where none of them can be reached from here, no other can
 
 
@@ -50,7 +51,7 @@ def _has(pod: Pod, endpoint: Endpoint) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """An address to connect to, and what that way is called; ``host`` is "" for a port-forward."""
+    """An address to connect to, and what that way is called; ``host`` is "" for a port-forward, to a port of ours."""
 
     host: str
     port: int
@@ -95,7 +96,8 @@ def ways(door: Door, objects: Objects) -> Iterator[Way]:
         addressed = [node for node in objects.nodes if node.internal_ip]
         for node in addressed[:_NODES_TRIED]:
             yield Way(node.internal_ip, door.port.node_port, f"the NodePort on {node.name}")
-    yield Way("", door.port.port, "a port-forward: the pod sees it come from its own loopback")
+    number = door.port.port if door.port.port >= 1024 else _BEFORE_SMALL + door.port.port  # which root alone may take
+    yield Way("", number, "a port-forward: the pod sees it come from its own loopback")
 
 
 def reachable(way: Way) -> bool:

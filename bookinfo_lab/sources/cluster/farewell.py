@@ -1,4 +1,4 @@
-"""What is called when this process ends: by itself, or by a SIGTERM that nobody else minds.
+"""What is called when this process ends: by itself, or by a signal that nobody else minds: SIGTERM, SIGHUP.
 
 Edge: signals.  A process that is killed calls nothing; what then ends what it left is `guests`' affair.
 """
@@ -19,15 +19,16 @@ _process = os.getpid()
 
 
 def call_at_end(call: Callable[[], None]) -> None:
-    """Have ``call`` called once at the end, however often it is asked for."""
+    """Have ``call`` called once at the end, however often it is asked for; what was asked for last comes first."""
     if call in _calls:
         return
     _calls.append(call)
     atexit.unregister(_end)
     atexit.register(_end)
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGTERM, signal.SIGHUP) if is_main else ():
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _on_signal)
 
 
 def forget(call: Callable[[], None]) -> None:
@@ -39,7 +40,7 @@ def forget(call: Callable[[], None]) -> None:
 def _end() -> None:
     if os.getpid() != _process:
         return  # a copy of the process that asked
-    for call in _calls.copy():
+    for call in reversed(_calls.copy()):
         try:
             call()
         except LabError as error:
@@ -47,7 +48,7 @@ def _end() -> None:
                 sys.stderr.write(f"bookinfo-lab: {error}\n")
 
 
-def _on_sigterm(number: int, _: object) -> None:
+def _on_signal(number: int, _: object) -> None:
     # In a thread: what the signal interrupted may hold a lock that a request needs.
     thread = threading.Thread(target=_end, daemon=True)
     thread.start()

@@ -27,7 +27,13 @@ def attached(api: Api, where: tuple[str, str, str], argv: Sequence[str]) -> int:
     """Run a program in the container (namespace, pod, name) with this process's descriptors; its exit status."""
     with closing(streams.opened(api, *where, argv, stdin=True)) as stream:
         threading.Thread(target=_pass_stdin, args=(stream, []), name="stdin", daemon=True).start()
-        return _pass_output(stream)
+        try:
+            return _pass_output(stream)
+        except KeyboardInterrupt:
+            say(
+                f"{argv[0]} may still run in {where[0]}/{where[1]} (container {where[2]}): an exec cannot be taken back"
+            )
+            raise
 
 
 def shell(api: Api, where: tuple[str, str, str], named: str) -> int:

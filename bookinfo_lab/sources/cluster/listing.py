@@ -18,38 +18,43 @@ _PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """``raw`` is one JSON document of kind List; ``missing`` says what is not in it and why."""
+    """``raw`` is one JSON document of kind List; ``missing`` says what is not in it and why.
+
+    ``read`` names the namespaces that were listed, "" for all at once.
+    """
 
     raw: bytes
     missing: tuple[str, ...]
+    read: tuple[str, ...]
 
 
 def objects(api: Api, resource: str, namespaces: Sequence[str]) -> Listing:
     """All objects of a resource in the namespaces, in all of them where none is named and that is allowed."""
     missing: list[str] = []
     items: list[bytes] = []
-    for path in _where(resource, namespaces):
+    read = list(namespaces) if namespaces and resource != "nodes" else [""]
+    for name in read.copy():
         try:
-            items += _items(api, path, resource)
+            items += _items(api, _path(resource, name), resource)
         except Refused as error:
             if error.status != 403:
                 raise
             missing.append(str(error))
             if resource != "nodes" and not namespaces:
-                items += _items(api, f"{_PATHS[resource][0]}/namespaces/{api.namespace}/{resource}", resource)
+                read = [api.namespace]
+                items += _items(api, _path(resource, api.namespace), resource)
     head = b'{"apiVersion":"v1","kind":"List","metadata":{"resourceVersion":""},"items":['
-    return Listing(head + b",\n".join(items) + b"]}\n", tuple(missing))
+    return Listing(head + b",\n".join(items) + b"]}\n", tuple(missing), tuple(read))
 
 
-def _where(resource: str, namespaces: Sequence[str]) -> list[str]:
+def _path(resource: str, namespace: str) -> str:
     root = _PATHS[resource][0]
-    if resource == "nodes" or not namespaces:
-        return [f"{root}/{resource}"]
-    return [f"{root}/namespaces/{name}/{resource}" for name in namespaces]
+    return f"{root}/namespaces/{namespace}/{resource}" if namespace else f"{root}/{resource}"
 
 
 def _items(api: Api, path: str, resource: str) -> list[bytes]:
     """Objects with the kind and version that a list leaves out; a list that grew old on the way is read anew."""
+    api.check("GET", path)
     for _ in range(3):
         try:
             return list(_read(api, path, resource))

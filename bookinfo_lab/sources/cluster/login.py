@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from bookinfo_lab.errors import LabError, Unsupported
+from bookinfo_lab.sources.cluster import farewell
 
 _DEFAULT = "~/.kube/config"
+_AS = ("as", "as-uid", "as-groups", "as-user-extra")
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
@@ -39,6 +41,7 @@ def login(context: str = "") -> Login:
     files = os.environ.get("KUBECONFIG") or _DEFAULT
     broken = (OSError, TypeError, ValueError, KeyError, AttributeError, YAMLError, config.ConfigException)
     configuration = client.Configuration()
+    farewell.call_at_end(_remove_files)
     try:
         merged = KubeConfigMerger(files).config  # type: ignore[no-untyped-call]
         found = {} if merged is None else {item["name"]: item["context"] for item in merged.value["contexts"]}
@@ -61,6 +64,13 @@ def login(context: str = "") -> Login:
         raise _unreadable(error) from None
     _check(configuration, user, chosen, " ".join(said))
     return Login(configuration, chosen, str(namespace or ""))
+
+
+def _remove_files() -> None:
+    """The package keeps a kubeconfig's keys in files of its own, which a signal would leave behind."""
+    from kubernetes.config import kube_config
+
+    kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]
 
 
 def _of_this_pod(configuration: Any, context: str) -> Login:
@@ -87,7 +97,15 @@ def _user(users: Any, context: Any) -> dict[str, Any]:
 
 
 def _check(configuration: Any, user: dict[str, Any], context: str, said: str) -> None:
-    """Refuse a login that the package let pass: without credentials, or by a proxy that streams cannot use."""
+    """Refuse a login that the package let pass: without credentials, as another, or by a proxy that streams cannot use.
+
+    The package takes no notice of ``as``: the lab would be who lends the name, and may do more.
+    """
+    if any(user.get(word) for word in _AS):
+        raise Unsupported(
+            f"the context {context!r} acts as somebody else (as: {user.get('as', '')}), which the kubernetes package "
+            "cannot; give the lab a login of that user's own"
+        )
     program = (user.get("exec") or {}).get("command", "")
     if program and not any(configuration.api_key.values()) and not configuration.cert_file:
         why = f": {said[:200]}" if said else ""

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from bookinfo_lab.errors import LabError
@@ -24,6 +24,7 @@ from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.streams import Stream
 
 _START_S, _END_S = 15.0, 15.0
+_END_AFTER_ERROR_S = 3.0  # an interrupt does not wait longer for the last frames
 _ETHERNET = 1
 _DROPPED = re.compile(rb"(\d+) packets? dropped by kernel")
 _LISTENING = b"listening on"
@@ -48,15 +49,18 @@ while data := os.read(0, 1 << 20):
             tries -= 1
     time.sleep(0.05)
 """
-# The shell starts tcpdump beside itself and waits for a line to stop it.  Where the connection ends without one nobody
-# reads what tcpdump writes any more: it may hang in that, and is killed.
-_STREAMED = f"""{{{{ {_TCPDUMP} - & p=$!; read _ && kill -INT $p || kill -KILL $p; wait $p; }}}} |
+# The shell waits for tcpdump, so that one that ends by itself ends the stream, and beside it for a line on stdin that
+# stops it.  Where the connection ends without one nobody reads what tcpdump writes any more: it may hang in that, and
+# is killed.
+_WAITED = """& p=$!
+{{{{ if read _; then kill -INT $p; else {lost}kill -KILL $p; fi; }}}} <&3 >/dev/null 2>&1 & r=$!
+wait $p; status=$?; kill $r 2>/dev/null"""
+_STREAMED = f"""exec 3<&0; {{{{ {_TCPDUMP} - {_WAITED.format(lost="")}; }}}} |
 if command -v python3 >/dev/null; then exec python3 -I -S -c '{_TOGETHER}'; else exec cat; fi"""
-_KEPT = f"""file=/tmp/capture-$$; trap 'rm -f "$file"' EXIT
+_KEPT = f"""exec 3<&0; file=/tmp/capture-$$; trap 'rm -f "$file"' EXIT
 ulimit -f {LONGEST_FILE_BYTES // 512}
-{_TCPDUMP} "$file" & p=$!
-if ! read _; then kill -KILL $p; exit 1; fi
-kill -INT $p; wait $p; status=$?; cat "$file"; exit $status"""
+{_TCPDUMP} "$file" {_WAITED.format(lost='rm -f "$file"; ')}
+cat "$file"; exit $status"""
 
 
 @dataclass(slots=True)
@@ -86,11 +90,16 @@ class Point:
                 if not self.listens.is_set() and _LISTENING in self.said:
                     self.listens.set()
             if not self.is_stopping:
-                said = " ".join(bytes(self.said).decode("utf-8", "replace").split())[-160:]
-                self.fault = LabError(f"tcpdump ended by itself: {said}")
+                self.fault = LabError(f"tcpdump ended by itself: {self.last_words()}")
+            elif not _DROPPED.search(self.said):
+                self.fault = LabError(f"it is not known what the kernel dropped: tcpdump said {self.last_words()!r}")
         except LabError as error:
             self.fault = error
         self.listens.set()
+
+    def last_words(self) -> str:
+        """The end of what tcpdump said on stderr."""
+        return " ".join(bytes(self.said).decode("utf-8", "replace").split())[-160:]
 
     def frames(self, number: int) -> tuple[Interface, list[Frame]]:
         """The interface with its drops, and its frames."""
@@ -140,22 +149,33 @@ def capturing(api: Api, points: Sequence[Point], evidence: Callable[[bytes], Evi
             threads[-1].start()
         for point in points:
             if not point.listens.wait(_START_S) or point.fault or _LISTENING not in point.said:
-                said = point.fault or " ".join(bytes(point.said).decode("utf-8", "replace").split())[-200:]
+                said = point.fault or point.last_words()
                 raise LabError(f"no capture at {point.name}: {said or 'tcpdump did not begin'}")
-        yield running
+        try:
+            yield running
+        except BaseException:
+            with suppress(LabError):  # the block's own error is the one to be told
+                _end(points, threads, _END_AFTER_ERROR_S)
+                running.found = evidence(_joined(points))
+            raise
         time.sleep(0.05)  # a frame that was sent in the block's last moment
-        for point in points:
-            _stop(point)
-        for point, thread in zip(points, threads, strict=True):
-            thread.join(_END_S)
-            if thread.is_alive():
-                point.fault = LabError("tcpdump did not end")
+        _end(points, threads, _END_S)
         running.found = evidence(_joined(points))
         running.check()
     finally:
         for point in points:
             if point.stream is not None:
                 point.stream.close()
+
+
+def _end(points: Sequence[Point], threads: Sequence[threading.Thread], seconds: float) -> None:
+    """Stop every point and wait for its last frames, each at most that long."""
+    for point in points:
+        _stop(point)
+    for point, thread in zip(points, threads, strict=True):
+        thread.join(seconds)
+        if thread.is_alive():
+            point.fault = LabError("tcpdump did not end")
 
 
 def _stop(point: Point) -> None:

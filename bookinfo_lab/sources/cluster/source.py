@@ -51,7 +51,7 @@ class KubernetesSource:
     @property
     def description(self) -> str:
         """The context, the server's version and the namespaces."""
-        read = ", ".join(self.namespaces) or "all namespaces"
+        read = ", ".join(self.namespaces) or "all namespaces that may be read"
         return f"cluster {self.api.context or 'of this pod'} (kubernetes {self.api.server}), {read}"
 
     def now(self) -> float:
@@ -67,7 +67,8 @@ class KubernetesSource:
         base.check(query)
         if query.kind == "objects":
             found = listing.objects(self.api, query.arguments[0], self.namespaces)
-            return replace(self._evidence(query, found.raw, self._listed(query.arguments[0])), missing=found.missing)
+            line = self._listed(query.arguments[0], found.read)
+            return replace(self._evidence(query, found.raw, line), missing=found.missing)
         if query.kind == "get":
             return self._get(query)
         place = query.place
@@ -81,13 +82,19 @@ class KubernetesSource:
             return self._evidence(query, self.api.get(path, accept="*/*", container=place.container), line)
         return self._run(query, place)
 
-    def _listed(self, resource: str) -> str:
+    def _listed(self, resource: str, namespaces: Sequence[str]) -> str:
         """The lines that list a resource where it was read."""
-        scopes = [["-n", name] for name in self.namespaces] if resource != "nodes" else [[]]
-        return "\n".join(self.ways.kubectl("get", resource, *scope, "-o", "json") for scope in scopes or [["-A"]])
+        everywhere = [] if resource == "nodes" else ["-A"]
+        scopes = [["-n", name] if name else everywhere for name in namespaces]
+        return "\n".join(self.ways.kubectl("get", resource, *scope, "-o", "json") for scope in scopes)
 
     def _run(self, query: Query, place: Place) -> Evidence:
-        answer = self.ways.ask(query, place)
+        try:
+            answer = self.ways.ask(query, place)
+        except KeyboardInterrupt:
+            if query.kind == "exec":
+                self.guests.say(f"{query.arguments[0]} may still run in {place}: an exec cannot be taken back")
+            raise
         done = answer.done
         if done.status and query.kind != "exec" and not (query.kind == "sysctls" and done.stdout):
             raise SourceError(answer.line, done.status, done.stderr.decode("utf-8", "replace"))
@@ -148,11 +155,10 @@ class KubernetesSource:
                 f"GET {query.arguments[0]} by {way.name}", 1, str(error) or type(error).__name__
             ) from None
         front = FrontDoor(door.service.namespace, door.service.name, door.port.name, way.host or "127.0.0.1", way.port)
-        forwarding = self.ways.kubectl(
-            "port-forward", "-n", front.namespace, f"service/{front.service}", f"{way.port}:{door.port.port}"
-        )
         line = base.on_a_cluster(query, front)
-        return self._evidence(query, raw, line if way.host else f"{forwarding} &\n{line}", f"by {way.name}")
+        if not way.host:
+            line = self.ways.forwarding(front.namespace, f"service/{front.service}", way.port, door.port.port, line)
+        return self._evidence(query, raw, line, f"by {way.name}")
 
     def _get_from_node(self, query: Query, door: Door, objects: Objects) -> Evidence:
         """By a pod of ours on a node, where no port may be forwarded."""

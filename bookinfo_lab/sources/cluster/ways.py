@@ -25,6 +25,9 @@ from bookinfo_lab.sources.cluster.streams import Done, NoSuchProgram
 Where = tuple[str, str, str]  # namespace, pod, container
 ADMIN_PORT = 15000
 INIT_CONTAINER = "istio-init"
+_CONNTRACK = (
+    "cat /proc/net/nf_conntrack 2>/dev/null || { conntrack -L -o extended && conntrack -L -f ipv6 -o extended; }"
+)
 _LOGGED = {"iptables-nft-save": "IPv4", "ip6tables-nft-save": "IPv6"}
 # The process of a container is found by its control group, which the container's id is part of; CRI-O's conmon, which
 # has it too, is in the node's network namespace.
@@ -101,8 +104,16 @@ class Ways:
         """The line that runs a program in a container."""
         return self.kubectl("exec", "-n", where[0], where[1], "-c", where[2], "--", *argv)
 
+    def forwarding(self, namespace: str, named: str, here: int, there: int, line: str) -> str:
+        """The lines that ask ``line`` through a forwarded port, which takes a moment and ends with it."""
+        forward = self.kubectl("port-forward", "-n", namespace, named, f"{here}:{there}")
+        return f"{forward} >/dev/null & sleep 2\n{line}; kill $!"
+
     def _ways(self, query: Query, place: Place) -> Iterator[Callable[[], Answer]]:
-        argv, own = base.argv(query), (place.namespace, place.name, place.container)
+        argv, own = _argv(query), (place.namespace, place.name, place.container)
+        if place.kind == "node" and query.kind in ("processes", "sockets"):
+            yield lambda: self.run(self.guests.beside_pods(place.name, query.kind), argv)
+            return
         if place.kind == "node":
             yield lambda: self._in_kube_proxy(place, argv)
         elif query.kind == "envoy":
@@ -141,8 +152,9 @@ class Ways:
                 raise LabError(f"Envoy's admin of {place}: no whole answer ({type(error).__name__})") from None
         if status != 200:
             raise LabError(f"Envoy's admin of {place} answers {status} to {path}")
-        line = self.kubectl("port-forward", "-n", place.namespace, place.name, str(ADMIN_PORT))
-        return Answer(Done(body, b"", 0), f"{line} &\n{shlex.join(['curl', '-s', f'localhost:{ADMIN_PORT}/{path}'])}")
+        asked = shlex.join(["curl", "-s", f"localhost:{ADMIN_PORT}/{path}"])
+        line = self.forwarding(place.namespace, f"pod/{place.name}", ADMIN_PORT, ADMIN_PORT, asked)
+        return Answer(Done(body, b"", 0), line)
 
     def _from_node(self, query: Query, place: Place) -> Answer | None:
         """What a pod's network namespace holds, by a pod of ours on its node; None where none may be there."""
@@ -154,14 +166,14 @@ class Ways:
             return None
         if pod["spec"].get("hostNetwork"):
             note = f"read on node/{node}, whose network namespace is the pod's"
-            return self.run(self.guests.on_node(node, query.kind), base.argv(query), note)
+            return self.run(self.guests.on_node(node, query.kind), _argv(query), note)
         try:
             where = self.guests.beside_pods(node, query.kind)
         except Refused as refusal:
             if refusal.status != 403:
                 raise
             return None
-        script = _ENTER.format(container=container, words=shlex.join(base.argv(query)))
+        script = _ENTER.format(container=container, words=shlex.join(_argv(query)))
         return self.run(where, ["sh", "-c", script], f"read on node/{node}, in the pod's network namespace")
 
     def _logged(self, query: Query, place: Place) -> Answer | None:
@@ -180,6 +192,11 @@ class Ways:
         line = self.kubectl("logs", "-n", place.namespace, place.name, "-c", INIT_CONTAINER)
         note = f"as {INIT_CONTAINER} printed them when the pod started"
         return Answer(Done(found[-1].strip() + b"\n", b"", 0), line, note)
+
+
+def _argv(query: Query) -> tuple[str, ...]:
+    """The words of a query's program.  Not every distribution's kernel has the file of connections."""
+    return ("sh", "-c", _CONNTRACK) if query.kind == "conntrack" else tuple(base.argv(query))
 
 
 def _container_id(pod: dict[str, Any]) -> str:

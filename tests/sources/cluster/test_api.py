@@ -8,7 +8,7 @@ from bookinfo_lab.errors import LabError
 from bookinfo_lab.sources.cluster import api, listing
 from bookinfo_lab.sources.cluster.api import Refused, verb_of
 
-from .serving import serving
+from .serving import REVIEWS, serving
 
 PODS = "/api/v1/pods"
 MINE = "/api/v1/namespaces/mine/pods"
@@ -76,6 +76,15 @@ def test_who_may_not_list_everywhere_gets_his_own_namespace_and_is_told() -> Non
     assert found.missing == (
         "this user may not list pods in all namespaces; the role reader-cluster in deploy/rbac/ grants it",
     )
+    assert found.read == ("mine",)
+
+
+def test_what_one_may_not_list_is_not_tried() -> None:
+    answers = {REVIEWS: [(201, {"status": {"allowed": False}}), (201, {"status": {"allowed": True}})]}
+    with serving(answers | {MINE: [(200, page("a"))]}) as (server_api, server):
+        found = listing.objects(server_api, "pods", ())
+    assert [path for _, path, _ in server.asked] == [MINE]
+    assert (found.read, len(found.missing)) == (("mine",), 1)
 
 
 def test_nodes_that_may_not_be_listed_are_left_out_and_said() -> None:

@@ -61,6 +61,14 @@ def test_the_door_is_a_nodes_port_where_it_has_one() -> None:
     assert (door.url, door.node_address, door.is_in_default_range) == ("http://192.0.2.1:30080", "192.0.2.1", True)
 
 
+def test_a_port_is_forwarded_to_one_that_every_user_may_take() -> None:
+    gateway = service("door", {"istio": "ingressgateway"})
+    gateway["spec"]["ports"][0] |= {"port": 80}
+    for named, port in ((gateway, 8080), (service("productpage"), 9080)):
+        objects = parse([named])
+        assert [(way.host, way.port) for way in doors.ways(doors.find(objects), objects)] == [("", port)]
+
+
 def test_a_door_without_a_nodes_port_says_so_where_a_node_is_asked_for() -> None:
     objects = parse([service("productpage"), *NODES])
     door = doors.front_door(doors.find(objects), objects)

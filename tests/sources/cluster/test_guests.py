@@ -3,6 +3,7 @@
 import pytest
 
 from bookinfo_lab.errors import LabError
+from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import guests
 from bookinfo_lab.sources.cluster.guests import Guests, NotAllowed, leaves
 
@@ -12,9 +13,9 @@ POD = "/api/v1/namespaces/mine/pods/p"
 NODE = "/api/v1/nodes/n"
 
 
-def pod(name: str = "", state: str = "running") -> dict[str, object]:
+def pod(name: str = "", state: str = "running", image: str = DEBUG_IMAGE) -> dict[str, object]:
     """A pod that has an ephemeral container of the lab's in that state, or none."""
-    containers = [{"name": name, "targetContainerName": "app"}] if name else []
+    containers = [{"name": name, "targetContainerName": "app", "image": image}] if name else []
     statuses = [{"name": name, "state": {state: {}}}] if name else []
     return {
         "metadata": {"namespace": "mine", "name": "p"},
@@ -47,6 +48,18 @@ def test_an_ephemeral_container_that_runs_is_used_again_also_without_leave() -> 
         with pytest.raises(NotAllowed):
             Guests(api, frozenset()).in_pod(pod("bookinfo-lab-app-old", "terminated"), "app", "rules")
     assert server.asked == []
+
+
+def test_one_of_another_image_is_used_only_where_none_may_be_put_beside_it(capfd: pytest.CaptureFixture[str]) -> None:
+    old = pod("bookinfo-lab-app-old", image="example.org/other:1")
+    with serving({f"{POD}/ephemeralcontainers": [(403, {"message": "no"})]}) as (api, server):
+        assert (
+            Guests(api, frozenset(), image="example.org/mine:1").in_pod(old, "app", "rules") == "bookinfo-lab-app-old"
+        )
+        assert server.asked == []
+        with pytest.raises(LabError):
+            Guests(api, frozenset(["ephemeral"]), image="example.org/mine:1").in_pod(old, "app", "rules")
+    assert [method for method, _, _ in server.asked] == ["PATCH"]
 
 
 def test_a_node_that_is_not_there_gets_no_pod() -> None:

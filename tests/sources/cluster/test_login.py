@@ -1,6 +1,11 @@
 """Who asks a cluster: the context that was named or none, and a login that fails is told where it fails."""
 
+import base64
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +91,35 @@ def test_a_program_that_gives_no_credentials_is_told_with_what_it_said(
         login.login("prod")
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("more", [{"as": "viewer"}, {"as": "viewer", "as-groups": ["a"]}, {"as-groups": ["a"]}])
+def test_a_login_as_somebody_else_is_refused_because_it_would_be_who_lends_the_name(
+    write: Write, more: dict[str, Any]
+) -> None:
+    write({"token": "t", **more})
+    with pytest.raises(Unsupported, match="acts as somebody else"):
+        login.login("prod")
+
+
+def test_keys_that_the_package_keeps_in_files_are_gone_after_a_signal(write: Write, tmp_path: Path) -> None:
+    keys = {f"client-{name}-data": base64.b64encode(name.encode()).decode() for name in ("certificate", "key")}
+    path = write(keys)
+    code = (
+        "import os, signal; from bookinfo_lab.sources.cluster import login\nlogin.login('prod')\n"
+        "print(os.listdir(os.environ['TMPDIR']), flush=True)\nsignal.pause()"
+    )
+    folder = tmp_path / "files"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        folder.mkdir(exist_ok=True)
+        given = {**os.environ, "KUBECONFIG": str(path), "TMPDIR": str(folder)}
+        with subprocess.Popen([sys.executable, "-c", code], env=given, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            kept = running.stdout.readline()
+            running.send_signal(number)
+            assert running.wait(20) == -number
+        assert len(kept.split(",")) == 2, kept
+        assert list(folder.iterdir()) == []
 
 
 def test_a_socks_proxy_is_refused_because_streams_cannot_use_it(write: Write) -> None:

@@ -1,10 +1,12 @@
 """What comes over a WebSocket of the API server: whole messages, in however many frames they came."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -85,7 +87,7 @@ def test_a_nodes_frames_are_kept_in_a_file_that_is_gone_afterwards(tmp_path: Pat
     )
     fake.chmod(0o755)
     script = sniff._KEPT.format(interface="lo").replace("/tmp/capture", f"{tmp_path}/capture")
-    for given, expected in (("\n", ("frames\n", 0)), ("", ("", 1))):
+    for given, expected in (("\n", ("frames\n", 0)), ("", ("", 128 + signal.SIGKILL))):
         words = ["sh", "-c", f"sleep 0.5; {'echo' if given else 'true'}"]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as asking:
             done = subprocess.run(
@@ -98,3 +100,48 @@ def test_a_nodes_frames_are_kept_in_a_file_that_is_gone_afterwards(tmp_path: Pat
             )
         assert (done.stdout, done.returncode) == expected
         assert [item.name for item in tmp_path.iterdir()] == ["tcpdump"]
+
+
+@pytest.mark.parametrize("script", [sniff._KEPT, sniff._STREAMED], ids=["kept", "streamed"])
+def test_a_tcpdump_that_ends_by_itself_ends_the_stream_with_what_it_had(tmp_path: Path, script: str) -> None:
+    """The connection stays open: nobody has stopped it."""
+    fake = tmp_path / "tcpdump"
+    fake.write_text(
+        f"#!{sys.executable}\nimport sys\nto = sys.argv[sys.argv.index('-w') + 1]\n"
+        "print('frames', file=sys.stdout if to == '-' else open(to, 'w'))\n"
+        "sys.exit('tcpdump: pcap_loop: The interface disappeared')\n"
+    )
+    fake.chmod(0o755)
+    given = script.format(interface="lo").replace("/tmp/capture", f"{tmp_path}/capture")
+    with subprocess.Popen(
+        ["sh", "-c", given],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    ) as running:
+        assert running.wait(10) is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.read() == b"frames\n"
+        assert b"disappeared" in running.stderr.read()
+    assert [item.name for item in tmp_path.iterdir()] == ["tcpdump"]
+
+
+def test_a_point_that_ended_by_itself_or_without_its_counts_is_a_fault() -> None:
+    class Said:
+        def __init__(self, *said: bytes) -> None:
+            self.said = said
+
+        def frames(self) -> Iterator[tuple[int, bytes]]:
+            return ((streams.STDERR, item) for item in self.said)
+
+    counts = b"3 packets captured\n0 packets dropped by kernel\n"
+    for said, is_stopping, fault in (
+        ([b"listening on lo\n", b"pcap_loop: The interface disappeared\n", counts], False, "ended by itself"),
+        ([b"listening on lo\n"], True, "not known what the kernel dropped"),
+        ([b"listening on lo\n", counts], True, ""),
+    ):
+        point = Point("node/n:eth0", ("", "", ""), "eth0", stream=cast(Any, Said(*said)), is_stopping=is_stopping)
+        point.read()
+        assert (fault in str(point.fault)) if fault else point.fault is None
