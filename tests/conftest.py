@@ -29,8 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = required_tiers() - set(TIERS)
     if unknown:
         raise pytest.UsageError(f"BOOKINFO_LAB_REQUIRE: {', '.join(sorted(unknown))} is none of {', '.join(TIERS)}")
-    # No example fails for the time it took, on whatever machine: speed is measured in benchmarks/.
-    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    # No example fails for the time it took or for its size: speed is measured in benchmarks/.
+    unjudged = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
+    settings.register_profile("untimed", deadline=None, suppress_health_check=unjudged)
     settings.load_profile("untimed")
 
 

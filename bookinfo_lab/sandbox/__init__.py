@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -152,9 +153,22 @@ class _Spool:
     """Three anonymous files for a program's stdin, stdout and stderr: no pipe can fill up and block it."""
 
     def __init__(self, stdin: bytes) -> None:
-        # File objects, not numbers: an interrupt that comes before the block is entered leaves nobody to close them.
-        self._files = [io.FileIO(os.memfd_create(name), "r+") for name in ("stdin", "stdout", "stderr")]
+        # In a thread, since an interrupt is raised in the main one alone: it would come between a descriptor and the
+        # file object that closes it.
+        self._files: list[io.FileIO] = []
+        self._fault: OSError | None = None
+        maker = threading.Thread(target=self._make)
+        maker.start()
+        maker.join()
+        if self._fault is not None:
+            raise self._fault
         os.pwrite(self._files[0].fileno(), stdin, 0)
+
+    def _make(self) -> None:
+        try:
+            self._files += [io.FileIO(os.memfd_create(name), "r+") for name in ("stdin", "stdout", "stderr")]
+        except OSError as error:
+            self._fault = error
 
     def __enter__(self) -> list[int]:
         return [file.fileno() for file in self._files]

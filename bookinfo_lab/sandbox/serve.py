@@ -246,10 +246,12 @@ class Server:
             self._running.pop(child, None)
             connection.close()
         if number == signal.SIGKILL or number in _SIGNALS:
-            try:
-                os.killpg(child, number)
-            except ProcessLookupError:
-                pass  # it ended between the two calls
+            for send in (os.killpg, os.kill):  # a caller can go before its program leads a group of its own
+                try:
+                    send(child, number)
+                    return
+                except ProcessLookupError:
+                    pass  # or it ended between the two calls
 
 
 def _take(descriptors: Sequence[int]) -> None:

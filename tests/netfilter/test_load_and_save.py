@@ -16,9 +16,7 @@ pytestmark = pytest.mark.sandbox
 
 # Each example makes a network namespace and starts three processes in it.  No database of examples: the checkout may
 # belong to another user than the one who runs the tests.
-few = settings(
-    max_examples=12, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+few = settings(max_examples=12, database=None, suppress_health_check=list(HealthCheck))
 
 
 def ports(protocols):

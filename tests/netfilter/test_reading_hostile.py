@@ -27,8 +27,8 @@ from bookinfo_lab.netfilter.values import (
 
 FIREWALLS = Path(__file__).parents[1] / "data" / "firewalls"
 # No database of examples: the checkout may belong to another user than the one who runs the tests.
-many = settings(max_examples=250, deadline=None, database=None)
-some = settings(max_examples=25, deadline=None, database=None)
+many = settings(max_examples=250, database=None)
+some = settings(max_examples=25, database=None)
 
 NUMBER, BYTE = st.integers(0, 2**32 - 1), st.integers(0, 255)
 

@@ -160,7 +160,7 @@ JSON = st.recursive(
 ENTRY = st.fixed_dictionaries({}, optional={"time": JSON, "source": JSON})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=list(HealthCheck), max_examples=60)
 @given(content=st.dictionaries(st.sampled_from(["01-1", "01-2", "xx", "\ud800", "<b>"]), JSON | ENTRY))
 def test_entries_of_any_shape_are_passed_over_and_kept(home: Path, content: dict[str, Any]) -> None:
     home.mkdir(exist_ok=True)
