@@ -56,7 +56,8 @@ def programs(bed: Bed, namespace: str, pod: str, container: str) -> list[str]:
 
 _ON_NODE = """nft list ruleset
 echo '# programs'
-for one in $(ip netns pids {node}); do tr '\\0' ' ' </proc/$one/cmdline; echo; done | grep -v 'ip netns pids' | sort -u
+pids=$(ip netns pids {node})  # before the pipe's own programs are there
+for one in $pids; do tr '\\0' ' ' </proc/$one/cmdline; echo; done 2>/dev/null | sort -u
 echo '# files'
 find /etc /opt /root /srv /usr/local /var/lib/cni -newer {mark} ! -path '/root/.*' -type f 2>/dev/null | sort"""
 

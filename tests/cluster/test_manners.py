@@ -85,18 +85,18 @@ def test_a_pod_that_was_deleted_by_another_is_made_again(
 def test_a_pod_whose_lab_is_gone_ends_by_itself_but_not_under_a_program(
     bed: Bed, namespace: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FULL", "echo 2 > /tmp/idle-left")
-    quick = module._KEEP.replace(f"echo {module.IDLE_S // 10} >", "echo 2 >").replace("sleep 10", "sleep 1")
+    monkeypatch.setattr(module, "_FULL", "echo 6 > /tmp/idle-left")
+    quick = module._KEEP.replace(f"echo {module.IDLE_S // 10} >", "echo 6 >").replace("sleep 10", "sleep 1")
     monkeypatch.setattr(module, "_KEEP", quick)
     source = connect(bed.kubeconfig, namespace, ("node-pod",))
     where = source.guests.on_node(node_of(bed, namespace), "a test")
-    assert streams.run(source.api, *where, ["sleep", "4"]).status == 0  # twice the time that it has without a program
+    assert streams.run(source.api, *where, ["sleep", "9"]).status == 0  # longer than it has without a program
 
     def phase() -> str:
         return str(bed.objects("pod", where[1], "-n", namespace)["status"]["phase"])
 
     assert phase() == "Running"
-    assert left.until(lambda: phase() == "Succeeded")
+    assert left.until(lambda: phase() == "Succeeded", 30)
 
 
 def test_what_may_not_be_put_into_a_pod_is_read_from_its_node(bed: Bed, bookinfo: str, connect: Connect) -> None:

@@ -87,6 +87,7 @@ class Api:
 
         One that expires half way (410) is begun anew by the caller: `Refused` says so.
         """
+        self.check("GET", path)
         token = ""
         while True:
             asked = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}

@@ -54,7 +54,6 @@ def _path(resource: str, namespace: str) -> str:
 
 def _items(api: Api, path: str, resource: str) -> list[bytes]:
     """Objects with the kind and version that a list leaves out; a list that grew old on the way is read anew."""
-    api.check("GET", path)
     for _ in range(3):
         try:
             return list(_read(api, path, resource))
