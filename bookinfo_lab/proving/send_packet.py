@@ -47,7 +47,7 @@ def take_user(uid: int | None, gid: int | None) -> None:
             if (
                 change(ctypes.c_uint(_NOBODY)) != number
             ):  # an impossible id changes nothing and tells the one that holds
-                raise Refused(f"{name} {number} does not exist in this sandbox")
+                raise Refused(f"{name} {number} does not exist here")
 
 
 class Sender:

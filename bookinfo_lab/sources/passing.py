@@ -21,7 +21,7 @@ from bookinfo_lab.netfilter.packet import Packet
 from bookinfo_lab.sources.base import RESOURCES, FrontDoor, Query, Source, is_proxy
 
 ASKING, ASKED = "productpage", "reviews"  # Bookinfo's: a service, and one that it asks
-PROXY_UID = 1337  # Envoy's, in every Istio
+PROXY_UID = 1337  # Envoy's, where the installation gives it no other (OpenShift may)
 APPLICATION_UID = 1000
 FIRST_PORT = 20001
 FROM_CLIENT, TO_SERVICE, TO_DOOR = "client to front door", "pod to Service", "pod to front door"

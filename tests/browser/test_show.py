@@ -29,10 +29,14 @@ def neighbour(path: str) -> ModuleType:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """A page that counts what it asks for, and every dialog."""
+    """A page that counts what it asks for, and every dialog.
+
+    What the policy of a shown page blocks is announced at times, as a request that failed by it, and is none.
+    """
     made = browser.new_page()
     made.asked, made.dialogs = [], []
     made.on("request", lambda request: made.asked.append(request.url))
+    made.on("requestfailed", lambda request: made.asked.remove(request.url) if request.failure == "csp" else None)
     made.on("dialog", lambda dialog: (made.dialogs.append(dialog.message), dialog.dismiss()))
     yield made
     made.close()

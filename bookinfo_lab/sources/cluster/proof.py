@@ -26,7 +26,7 @@ from bookinfo_lab.sources.cluster.guests import NotAllowed
 from bookinfo_lab.sources.cluster.streams import NoSuchProgram, Stream
 
 Where = tuple[str, str, str]
-PROXY_UID = 1337  # Envoy's, in every Istio
+PROXY_UID = 1337  # Envoy's, where the installation gives it no other (OpenShift may)
 _END_S = 3.0
 _PYTHON = ("python3", "-I", "-S", "-u", "-c")
 _KNOCKER = """import socket, sys
