@@ -97,8 +97,8 @@ class _Reader:
 
     def _option(self, name: str, negated: bool) -> None:
         kind, into = self._kind(name)
-        if self._next < len(self._words) and self._words[self._next] == "!" and (kind is None or kind.words):
-            self._next += 1  # as iptables before 1.4.3 printed it: -s ! 10.0.0.0/8
+        if self._is_negated_value() and (kind is None or kind.words):
+            self._next += 1
             negated = True
         if kind is None:
             into.append(Option(name, self._unknown(), negated, known=False))
@@ -109,6 +109,11 @@ class _Reader:
         except ValueError as reason:
             raise ValueError(f"{name} {' '.join(given)}: {reason}") from None
         into.append(Option(vocabulary.ALIASES.get(name, name), values, negated))
+
+    def _is_negated_value(self) -> bool:
+        """As iptables before 1.4.3 printed it: -s ! 10.0.0.0/8; before another option a ! is a text, or that one's."""
+        mark, value = [*self._words[self._next : self._next + 2], "", ""][:2]
+        return mark == "!" and value not in ("", "!") and not value.startswith("-")
 
     def _kind(self, name: str) -> tuple[Kind | None, list[Option]]:
         """How the option is written, and where it belongs: the target, a match from the last back, the rule itself."""

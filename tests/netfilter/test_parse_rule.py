@@ -535,3 +535,12 @@ def test_format_reads_values_and_never_the_kept_text():
 )
 def test_what_iptables_prints_is_written_letter_by_letter(text):
     assert format_rule(read(text)) == text
+
+
+def test_a_text_that_is_an_exclamation_mark_is_a_text() -> None:
+    for text in ('-j LOG --log-prefix "!"', '-m comment --comment "!" ! -s 10.0.0.1/32 -j DROP'):
+        rule = parse_rule(text, "filter", "INPUT", 1)
+        options = [option for match in rule.matches for option in match.options] + list(rule.target_options)
+        (found,) = [option for option in options if option.name in ("--log-prefix", "--comment")]
+        assert (found.values, found.negated) == (("!",), False)
+    assert parse_rule("-s ! 10.0.0.1/32", "filter", "INPUT", 1).matches[0].options[0].negated
