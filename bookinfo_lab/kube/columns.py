@@ -164,7 +164,7 @@ def duration(seconds: float) -> str:
 def _at(item: Any, *path: str) -> Any:
     """The value below ``item`` at a path of keys; None where something on the way is missing or no object."""
     for key in path:
-        if not isinstance(item, dict):  # a dict it is: asking for a Mapping takes four times as long
+        if not isinstance(item, dict):  # JSON has no other; asking for a Mapping is slow
             return None
         item = item.get(key)
     return item

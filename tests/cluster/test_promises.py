@@ -1,15 +1,13 @@
 """A cluster keeps every promise of a source of evidence, and each line it gives works as typed."""
 
-import importlib.util
 import re
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import left
 import pytest
 from bed import Bed, web
+from promised import PROTOCOL
 
 from bookinfo_lab.kube import places
 from bookinfo_lab.lab import Lab
@@ -21,18 +19,6 @@ from bookinfo_lab.sources.cluster.source import KubernetesSource
 Connect = Callable[..., KubernetesSource]
 
 
-def protocol() -> ModuleType:
-    """What every source must do; its module lies where no test run imports it by itself."""
-    path = Path(__file__).resolve().parent.parent / "sources" / "protocol.py"
-    spec = importlib.util.spec_from_file_location("protocol", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PROTOCOL = protocol()
 STEADY = ("addresses", "routes", "routing-rules")  # what gives the same bytes twice
 
 
@@ -45,7 +31,7 @@ def test_the_line_of_each_kind_of_evidence_works_as_typed(bed: Bed, lab: Lab) ->
     typed = set()
     for query in PROTOCOL.samples(lab):
         if query.kind in ("get", "prove"):
-            continue  # a forward that is left running, and a monitor that waits: tried by themselves
+            continue  # what is forwarded is typed by a test of its own; a monitor waits for the packet
         evidence = lab.source.fetch(query)
         environment = {**bed.environment, "KUBECONFIG": str(bed.kubeconfig)}
         line = evidence.command

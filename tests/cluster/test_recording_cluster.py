@@ -2,7 +2,6 @@
 
 import base64
 import copy
-import importlib.util
 import json
 import re
 import threading
@@ -12,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from bed import PREFIX, Bed
+from promised import PROTOCOL
 
 from bookinfo_lab import connect
 from bookinfo_lab.errors import LabError, RecordingError
@@ -38,19 +37,6 @@ PATHS = {
     "an annotation": f"{SECRET}-annotation",
     "a cookie": f"{SECRET}-cookie",
 }
-
-
-def protocol() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent / "sources" / "protocol.py"
-    spec = importlib.util.spec_from_file_location("protocol", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PROTOCOL = protocol()
 
 
 @dataclass(frozen=True, slots=True)
