@@ -534,4 +534,4 @@ def test_each_kind_of_user_can_prove_and_is_told_whose_packet_it_was(mode: str) 
         assert "nat ISTIO_IN_REDIRECT 1" in found["inbound"][2]
         is_redirected = {name: "nat ISTIO_REDIRECT 1" in found[name][2] for name in ("uid", "mark")}
         assert is_redirected == {"uid": mode == "single", "mark": mode != "single"}
-        assert ("does not exist here" in found["uid"][3][0]) == (mode == "single")
+        assert ("does not exist in this sandbox" in found["uid"][3][0]) == (mode == "single")
