@@ -19,6 +19,7 @@ from bookinfo_lab.kube.places import OWNED
 from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.guests import LEAVES, PREFIX, Guests
 
+_WITH_PROCESSES = "node pod, hostPID"
 _POD_SECURITY = "violates PodSecurity"
 _NO_DRY_RUN = "does not support dry run"
 _JSON = "application/json"
@@ -96,11 +97,12 @@ def warning(field: str) -> str:
 
 
 def checks(rights: Rights) -> Iterator[Check]:
-    """Whether an ephemeral container, a node pod and an ordinary pod of the namespace would be admitted."""
+    """Whether an ephemeral container, a node pod of each kind and a pod of the namespace's own would be admitted."""
     api = rights.api
     running = _running(api) if rights.may(Right("list", "pods"), api.namespace) else []
     yield _tried(rights, "ephemeral container", feature("ephemeral containers"), lambda: _ephemeral(api, running))
     yield _tried(rights, "node pod", feature("node pods"), lambda: _node_pod(api, running))
+    yield _tried(rights, _WITH_PROCESSES, feature("node pods"), lambda: _pod_with_processes(api, running))
     yield _tried(rights, "injection", feature("node pods"), lambda: _injection(api))
 
 
@@ -136,11 +138,20 @@ def _ephemeral(api: Api, running: list[dict[str, Any]]) -> Check:
 
 
 def _node_pod(api: Api, running: list[dict[str, Any]]) -> Check:
-    node = next((pod["spec"]["nodeName"] for pod in running if pod["spec"].get("nodeName")), "any")
-    answer = _rehearsed(Rehearsal(api), lambda guests: guests.on_node(node, "a rehearsal"))
+    answer = _rehearsed(Rehearsal(api), lambda guests: guests.on_node(_node(running), "a rehearsal"))
     without = "pods; nodes only where exec in kube-proxy's pods is allowed"
-    assert answer is not None, "a node pod that is not there is asked for"
     return judged("node pod", answer, f"one in {api.namespace} would be made", api.namespace, without)
+
+
+def _pod_with_processes(api: Api, running: list[dict[str, Any]]) -> Check:
+    answer = _rehearsed(Rehearsal(api), lambda guests: guests.beside_pods(_node(running), "a rehearsal"))
+    without = "all but processes and sockets of nodes, and rules of pods from their node"
+    return judged(_WITH_PROCESSES, answer, f"one in {api.namespace} would be made", api.namespace, without)
+
+
+def _node(running: list[dict[str, Any]]) -> str:
+    """One that pods run on, or a name that need not be one: a rehearsal finds no node."""
+    return next((pod["spec"]["nodeName"] for pod in running if pod["spec"].get("nodeName")), "any")
 
 
 def _injection(api: Api) -> Check:

@@ -108,6 +108,7 @@ def test_what_was_not_looked_at_for_want_of_a_right_names_verb_resource_and_role
         ("mesh", "list pods", "reader-cluster"),
         ("ephemeral container", "patch pods/ephemeralcontainers", "capturer"),
         ("node pod", "create pods", "node"),
+        ("node pod, hostPID", "create pods", "node"),
         ("injection", "create pods", "node"),
     ):
         assert not said.checks[name]["ok"]
@@ -154,7 +155,7 @@ def test_nothing_is_made_and_every_change_that_was_asked_for_was_a_dry_run(
         for event in events(bed.audit_log, bed.asked_by(kubeconfig), since)
         if event["verb"] not in ("get", "list") and not event["objectRef"]["resource"].startswith("selfsubject")
     ]
-    assert [event["requestURI"].partition("?")[2] for event in asked] == ["dryRun=All"] * 3
+    assert [event["requestURI"].partition("?")[2] for event in asked] == ["dryRun=All"] * 4
     assert all(event["responseStatus"]["code"] < 300 for event in asked)
 
 
@@ -169,7 +170,7 @@ def restricted(bed: Bed) -> Iterator[str]:
 def test_pod_security_is_quoted_and_its_line_mends_it(bed: Bed, restricted: str) -> None:
     said = ask(bed, bed.kubeconfig, "-n", restricted)
     assert "enforce restricted" in said.found("namespace")
-    for name in ("ephemeral container", "node pod"):
+    for name in ("ephemeral container", "node pod", "node pod, hostPID"):
         assert not said.checks[name]["ok"]
         assert 'violates PodSecurity "restricted' in said.found(name)
         assert "this user may not" not in said.found(name)
@@ -192,16 +193,14 @@ MESSAGE = "no guests here \x1b[31m \u202e tonight"
 
 
 @contextmanager
-def policy(bed: Bed, namespace: str) -> Iterator[None]:
-    """A ValidatingAdmissionPolicy that refuses pods on a node's network, in one namespace."""
+def policy(bed: Bed, namespace: str, refused: str) -> Iterator[None]:
+    """A ValidatingAdmissionPolicy that refuses pods with hostNetwork, or with hostPID, in one namespace."""
     meta = {"name": namespace}
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
     spec = {
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [rule]},
-        "validations": [
-            {"expression": "!has(object.spec.hostNetwork) || !object.spec.hostNetwork", "message": MESSAGE}
-        ],
+        "validations": [{"expression": f"!has(object.spec.{refused}) || !object.spec.{refused}", "message": MESSAGE}],
     }
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
     binding = {"policyName": namespace, "validationActions": ["Deny"], "matchResources": selector}
@@ -211,14 +210,18 @@ def policy(bed: Bed, namespace: str) -> Iterator[None]:
         {"apiVersion": version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": meta, "spec": binding},
     )
     try:
+        deadline = time.monotonic() + 30
+        while not is_refused(bed, namespace, refused):
+            assert time.monotonic() < deadline, "the policy is not in force after 30 s"
+            time.sleep(0.2)
         yield
     finally:
         bed.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", namespace)
 
 
-def is_refused(bed: Bed, namespace: str) -> bool:
+def is_refused(bed: Bed, namespace: str, refused: str) -> bool:
     """Whether the policy is in force already: it is read by the API server in its own time."""
-    pod = {"hostNetwork": True, "containers": [{"name": "a", "image": "a"}]}
+    pod = {refused: True, "containers": [{"name": "a", "image": "a"}]}
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": namespace}, "spec": pod}
     return "no guests here" in bed.tried("create", "--dry-run=server", "-f", "-", given=json.dumps(body)).stderr
 
@@ -230,19 +233,27 @@ def wanted(bed: Bed) -> None:
 
 def test_a_policys_own_words_are_quoted_with_nothing_in_them_that_a_terminal_obeys(bed: Bed, namespace: str) -> None:
     wanted(bed)
-    with policy(bed, namespace):
-        deadline = time.monotonic() + 30
-        while not is_refused(bed, namespace):
-            assert time.monotonic() < deadline, "the policy is not in force after 30 s"
-            time.sleep(0.2)
+    with policy(bed, namespace, "hostNetwork"):
         said = ask(bed, bed.kubeconfig, "-n", namespace)
         page = run(bed, bed.kubeconfig, "-n", namespace).stdout
     assert not said.checks["node pod"]["ok"]
     assert f"ValidatingAdmissionPolicy '{namespace}'" in said.found("node pod")
     assert "bookinfo-lab.dev/owner" in said.checks["node pod"]["mend"]
     assert said.checks["ephemeral container"]["ok"]
+    assert not said.checks["node pod, hostPID"]["ok"], "it is on the node's network too"
     assert "no guests here \\x1b[31m \\u202e tonight" in " ".join(page.split())
     assert all(one.isprintable() or one == "\n" for one in page)
+
+
+def test_where_only_a_nodes_processes_are_kept_from_pods_the_rest_of_a_node_can_be_had(
+    bed: Bed, namespace: str
+) -> None:
+    wanted(bed)
+    with policy(bed, namespace, "hostPID"):
+        said = ask(bed, bed.kubeconfig, "-n", namespace)
+    assert said.checks["node pod"]["ok"]
+    assert f"ValidatingAdmissionPolicy '{namespace}'" in said.found("node pod, hostPID")
+    assert "processes and sockets of nodes" in said.checks["node pod, hostPID"]["without"]
 
 
 def has_istio(bed: Bed) -> bool:
