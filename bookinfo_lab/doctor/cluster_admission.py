@@ -138,15 +138,19 @@ def _ephemeral(api: Api, running: list[dict[str, Any]]) -> Check:
 
 
 def _node_pod(api: Api, running: list[dict[str, Any]]) -> Check:
-    answer = _rehearsed(Rehearsal(api), lambda guests: guests.on_node(_node(running), "a rehearsal"))
     without = "pods; nodes only where exec in kube-proxy's pods is allowed"
-    return judged("node pod", answer, f"one in {api.namespace} would be made", api.namespace, without)
+    return _made(api, "node pod", lambda guests: guests.on_node(_node(running), "a rehearsal"), without)
 
 
 def _pod_with_processes(api: Api, running: list[dict[str, Any]]) -> Check:
-    answer = _rehearsed(Rehearsal(api), lambda guests: guests.beside_pods(_node(running), "a rehearsal"))
     without = "all but processes and sockets of nodes, and rules of pods from their node"
-    return judged(_WITH_PROCESSES, answer, f"one in {api.namespace} would be made", api.namespace, without)
+    return _made(api, _WITH_PROCESSES, lambda guests: guests.beside_pods(_node(running), "a rehearsal"), without)
+
+
+def _made(api: Api, name: str, act: Callable[[Guests], object], without: str) -> Check:
+    answer = _rehearsed(Rehearsal(api), act)
+    assert answer is not None, "a node pod that is not there is asked for"
+    return judged(name, answer, f"one in {api.namespace} would be made", api.namespace, without)
 
 
 def _node(running: list[dict[str, Any]]) -> str:
