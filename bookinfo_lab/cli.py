@@ -160,7 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
     made = add("uninstall", cli_cluster.uninstall, "take away what labs left in a cluster of your own")
-    made.add_argument("--traces", action="store_true", help="delete every lab's pods, name the containers that remain")
+    made.add_argument(
+        "--traces",
+        action="store_true",
+        help="delete the pods of every lab, also of one that runs, and name the containers that remain",
+    )
+    made.add_argument("--owner", default="", metavar="ID", help="of the lab alone whose pods have this label's value")
     cli_cluster.options(made, allow=False)
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -250,12 +255,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.source is None:
         report, as_page = doctor.examine(), doctor.as_page
     else:
-        from bookinfo_lab.connecting import NAMESPACE
+        from bookinfo_lab.connecting import cluster_context, cluster_namespace
         from bookinfo_lab.doctor import cluster
         from bookinfo_lab.doctor.cluster_page import as_cluster_page
 
-        namespace = arguments.namespace or os.environ.get(NAMESPACE, "")
-        report, as_page = cluster.examine(arguments.source, namespace), as_cluster_page
+        context, namespace = cluster_context(arguments.source) or "", cluster_namespace(arguments.namespace)
+        report, as_page = cluster.examine(context, namespace), as_cluster_page
     if arguments.json:
         _print_json(doctor.as_document(report))
     else:

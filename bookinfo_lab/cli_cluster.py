@@ -26,7 +26,13 @@ Made = argparse.ArgumentParser
 
 def options(made: Made, *, allow: bool = True) -> None:
     """The options by which a command means a cluster."""
-    made.add_argument("--source", type=context_of, metavar="SOURCE", help="a cluster: kubernetes or kubernetes:CONTEXT")
+    made.add_argument(
+        "--source",
+        type=context_of,
+        metavar="SOURCE",
+        help="a cluster: kubernetes or kubernetes:CONTEXT "
+        "(default: the context of BOOKINFO_LAB_SOURCE, else the kubeconfig's current one)",
+    )
     read = made.add_mutually_exclusive_group()
     read.add_argument("-n", "--namespace", default="", help="the cluster's namespace that is read")
     read.add_argument("-A", "--all-namespaces", action="store_true", help="read all of its namespaces (default)")
@@ -52,14 +58,12 @@ def context_of(text: str) -> str:
 
 def asked(arguments: argparse.Namespace) -> str | None:
     """The context of the cluster that a command means; None where it means a sandbox."""
-    from bookinfo_lab.connecting import CLUSTER, VARIABLE
+    from bookinfo_lab.connecting import cluster_context
 
-    if arguments.source is not None:
-        if arguments.name:
-            raise LabError("--name is a sandbox's and a cluster has none: give --name or --source")
-        return str(arguments.source)
-    kind, _, context = os.environ.get(VARIABLE, "").partition(":")
-    if kind == CLUSTER and not arguments.name:
+    if arguments.source is not None and arguments.name:
+        raise LabError("--name is a sandbox's and a cluster has none: give --name or --source")
+    context = None if arguments.name else cluster_context(arguments.source)
+    if context is not None:
         return context
     given = ("namespace", "all_namespaces", "allow")
     if any(getattr(arguments, name, "") for name in given):
@@ -69,10 +73,10 @@ def asked(arguments: argparse.Namespace) -> str | None:
 
 def connected(arguments: argparse.Namespace, context: str) -> "KubernetesSource":
     """The cluster, its namespaces and leaves as the options and the environment say."""
-    from bookinfo_lab.connecting import NAMESPACE
+    from bookinfo_lab.connecting import cluster_namespace
     from bookinfo_lab.sources.cluster import source
 
-    namespace = arguments.namespace or ("" if arguments.all_namespaces else os.environ.get(NAMESPACE, ""))
+    namespace = "" if arguments.all_namespaces else cluster_namespace(arguments.namespace)
     allow = filter(None, getattr(arguments, "allow", "").split(","))
     return source.connect(context, namespace, [word.strip() for word in allow])
 
@@ -138,17 +142,14 @@ def uninstall(arguments: argparse.Namespace) -> int:
     import json
 
     from bookinfo_lab import escape
-    from bookinfo_lab.connecting import CLUSTER, NAMESPACE, VARIABLE
+    from bookinfo_lab.connecting import cluster_context, cluster_namespace
     from bookinfo_lab.sources.cluster import api, traces
 
     found = traces.Traces((), (), ())
     if arguments.traces:
-        kind, _, context = os.environ.get(VARIABLE, "").partition(":")
-        if arguments.source is not None or kind != CLUSTER:
-            context = arguments.source or ""
-        server = api.connect(context, arguments.namespace or os.environ.get(NAMESPACE, ""))
+        server = api.connect(cluster_context(arguments.source) or "", cluster_namespace(arguments.namespace))
         named = [arguments.namespace] if arguments.namespace else []
-        found = traces.remove(server, named, everywhere=arguments.all_namespaces)
+        found = traces.remove(server, named, owner=arguments.owner, everywhere=arguments.all_namespaces)
         _tell(found.missing)
     else:
         _tell(["nothing but what labs leave behind can be in a cluster yet: uninstall --traces removes that"])

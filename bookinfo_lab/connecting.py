@@ -1,8 +1,8 @@
 """Choose a source and say why: the sandbox where this machine can, else the bundled recording, never a cluster unasked.
 
 Edge.  What is asked for in words (arguments, or BOOKINFO_LAB_SOURCE where `connect` is called without) is taken or
-refused, never replaced by something else.  A sandbox of the right name that runs is attached to; one that is started
-here ends with this process.
+refused, never replaced by something else.  Of a cluster the environment says what arguments do not: its context and its
+namespace.  A sandbox of the right name that runs is attached to; one that is started here ends with this process.
 """
 
 import os
@@ -39,21 +39,54 @@ def connect(
     """A Lab on ``source`` (sandbox, recording or kubernetes), which it announces in a line, or a banner in a notebook.
 
     ``scenario`` (sidecar or article) and ``name`` choose the sandbox, ``path`` the recording; a bundled recording of
-    the scenario is taken where no path is given.  ``context`` is the kubeconfig's (its current one where none is
-    named), ``namespace`` the one that is read (all that may be where none is), ``allow`` what may be made in the
-    cluster: ephemeral, node-pod, trace.  Raises LabError where what was asked for cannot be had.
+    the scenario is taken where no path is given.  ``context`` is the kubeconfig's (where none is named, the one of
+    BOOKINFO_LAB_SOURCE, else the kubeconfig's current one), ``namespace`` the one that is read (else that of
+    BOOKINFO_LAB_NAMESPACE, else all that may be), ``allow`` what may be made in the cluster: ephemeral, node-pod,
+    trace; with BOOKINFO_LAB_ALLOW.  Raises LabError where what was asked for cannot be had.
     """
-    lab = (
-        _cluster(context, namespace, allow, "asked for") if source == CLUSTER else _choose(source, scenario, name, path)
-    )
+    named = os.environ.get(VARIABLE, "")
+    is_named = not source and not path and named.partition(":")[0] == CLUSTER
+    if source == CLUSTER or is_named:
+        words = _given(scenario=scenario, name=name, path=path)
+        if words:
+            raise LabError(f'a cluster has none of these: {words}; leave them out, or name another source: "sandbox"')
+        lab = _cluster(context, namespace, allow, f"{VARIABLE}={named}" if is_named else "asked for")
+    else:
+        words = _given(context=context, namespace=namespace, allow=[*allow])
+        if words:
+            raise LabError(f'only a cluster has these: {words}; leave them out, or connect("{CLUSTER}", {words})')
+        lab = _choose(source, scenario, name, path)
     _announce(lab)
     return lab
+
+
+def cluster_context(given: str | None = None) -> str | None:
+    """The context of the cluster that is meant, "" for the kubeconfig's current one; None where none is meant.
+
+    ``given`` is the one that was asked for: "" where a cluster was and no context, None where no cluster was.
+    """
+    kind, _, named = os.environ.get(VARIABLE, "").partition(":")
+    return (given or named) if kind == CLUSTER else given
+
+
+def cluster_namespace(given: str = "") -> str:
+    """The namespace that is read: the one that was asked for, else the environment's; "" for all."""
+    return given or os.environ.get(NAMESPACE, "")
+
+
+def _given(**words: object) -> str:
+    """The arguments that were given, as they are written."""
+    return ", ".join(f"{word}={value!r}" for word, value in words.items() if value)
 
 
 def _cluster(context: str, namespace: str, allow: Collection[str], why: str) -> Lab:
     from bookinfo_lab.sources.cluster import source
 
-    return Lab(source.connect(context, namespace, allow), why)
+    try:
+        found = source.connect(cluster_context(context) or "", cluster_namespace(namespace), allow)
+    except LabError as error:
+        raise (error if why == "asked for" else LabError(f"{why}: {error}")) from None
+    return Lab(found, why)
 
 
 def _choose(source: str, scenario: str, name: str, path: str) -> Lab:
@@ -65,8 +98,6 @@ def _choose(source: str, scenario: str, name: str, path: str) -> Lab:
     if named:
         kind, _, word = named.partition(":")
         try:
-            if kind == CLUSTER:
-                return _cluster(word, os.environ.get(NAMESPACE, ""), (), f"{VARIABLE}={named}")
             return Lab(_worded(kind, word, scenario), f"{VARIABLE}={named}")
         except LabError as error:
             raise LabError(f"{VARIABLE}={named}: {error}") from None

@@ -6,15 +6,17 @@ objects is needed.  No cluster makes this raise.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from bookinfo_lab.doctor import cluster_admission, cluster_network, cluster_rights, cluster_surroundings
 from bookinfo_lab.doctor.cluster_rights import Right, Rights
 from bookinfo_lab.doctor.findings import Check, Report
-from bookinfo_lab.errors import LabError
+from bookinfo_lab.errors import LabError, Unsupported
 from bookinfo_lab.sources.cluster import api as server
 from bookinfo_lab.sources.cluster.api import Refused
+from bookinfo_lab.sources.cluster.login import NoContext
 
 LEAST = (1, 25)  # ephemeral containers and EndpointSlices v1 are there for everyone
 _NOTHING = "the sandbox and recordings"
@@ -28,8 +30,7 @@ def examine(context: str = "", namespace: str = "") -> Report:
     try:
         api = server.connect(context, namespace)
     except LabError as error:
-        mend = _LOGIN if isinstance(error, Refused) and error.status == 401 else _CONTEXTS
-        return Report((Check("connection", False, str(error), mend, _NOTHING),))
+        return Report((Check("connection", False, str(error), _mend(error, context), _NOTHING),))
     rights = Rights(api, cluster_rights.who(api))
     try:
         rights.may_list("pods", api.namespace)
@@ -44,6 +45,18 @@ def examine(context: str = "", namespace: str = "") -> Report:
         ("surroundings", cluster_surroundings.checks),
     )
     return Report(tuple(check for name, part in parts for check in _all_of(name, part, rights)))
+
+
+def _mend(error: LabError, context: str) -> str:
+    """What to type where there is no connection; "" where the error itself says what to do."""
+    if isinstance(error, NoContext):
+        return _CONTEXTS
+    if isinstance(error, Unsupported):
+        return ""
+    if isinstance(error, Refused) and error.status == 401:
+        return _LOGIN
+    words = ["kubectl", *([f"--context={context}"] if context else []), "version"]
+    return f"{shlex.join(words)}  (once that shows the server's version: doctor again)"
 
 
 def _all_of(name: str, part: Callable[[Rights], Iterator[Check]], rights: Rights) -> Iterator[Check]:
@@ -100,6 +113,6 @@ def _namespace(rights: Rights) -> Iterator[Check]:
 
 def _refused(name: str, rights: Rights, missing: list[Right], role: str, without: str) -> Check:
     where = "in the whole cluster" if role.endswith("-cluster") else f"in {rights.api.namespace}"
-    mend = cluster_rights.grant(role, rights.api.namespace, rights.user)
+    mend = cluster_rights.grant(role, rights.api, rights.user)
     why = cluster_rights.refusal(missing, where, role)
     return Check(name, False, f"not known: {why}", mend, without, needed=False)

@@ -7,7 +7,6 @@ What an admission plug-in says is quoted.
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -134,7 +133,7 @@ def _ephemeral(api: Api, running: list[dict[str, Any]]) -> Check:
     if answer is None:
         return Check(name, True, f"one of the lab's runs in {where} already", needed=False)
     without = "programs that images have; no rules, addresses and captures of pods"
-    return judged(name, answer, f"{where} would take one", api.namespace, without)
+    return judged(name, answer, f"{where} would take one", api, without)
 
 
 def _node_pod(api: Api, running: list[dict[str, Any]]) -> Check:
@@ -150,7 +149,7 @@ def _pod_with_processes(api: Api, running: list[dict[str, Any]]) -> Check:
 def _made(api: Api, name: str, act: Callable[[Guests], object], without: str) -> Check:
     answer = _rehearsed(Rehearsal(api), act)
     assert answer is not None, "a node pod that is not there is asked for"
-    return judged(name, answer, f"one in {api.namespace} would be made", api.namespace, without)
+    return judged(name, answer, f"one in {api.namespace} would be made", api, without)
 
 
 def _node(running: list[dict[str, Any]]) -> str:
@@ -163,7 +162,7 @@ def _injection(api: Api) -> Check:
     answer = dry_run(api, "POST", f"/api/v1/namespaces/{api.namespace}/pods", ORDINARY_POD)
     added = _added(answer.body)
     found = f"a new pod gets {' and '.join(added)}" if added else "a new pod stays as it is written"
-    return judged("injection", answer, found, api.namespace, "pods that run already; new ones are refused")
+    return judged("injection", answer, found, api, "pods that run already; new ones are refused")
 
 
 ORDINARY_POD: Mapping[str, Any] = {
@@ -199,7 +198,7 @@ def _rehearsed(rehearsal: Rehearsal, act: Callable[[Guests], object]) -> Answer 
     return rehearsal.answer
 
 
-def judged(name: str, answer: Answer, found: str, namespace: str, without: str) -> Check:
+def judged(name: str, answer: Answer, found: str, api: Api, without: str) -> Check:
     """What a dry run's answer means; the server's own words are quoted where it refuses or warns."""
     if answer.status < 300:
         warned = f"; the server warns: {'; '.join(answer.warnings)[:_LONGEST]}" if answer.warnings else ""
@@ -208,7 +207,8 @@ def judged(name: str, answer: Answer, found: str, namespace: str, without: str) 
     if _NO_DRY_RUN in said:
         return Check(name, False, f"not known: {said}", "", "what is tried first when it is needed", needed=False)
     if _POD_SECURITY in said:
-        mend = f"kubectl label namespace {shlex.quote(namespace)} pod-security.kubernetes.io/enforce=privileged"
-        return Check(name, False, f"Pod Security refuses it: {said}", f"{mend} --overwrite", without, needed=False)
+        level = "pod-security.kubernetes.io/enforce=privileged"
+        mend = api.kubectl("label", "namespace", api.namespace, level, "--overwrite")
+        return Check(name, False, f"Pod Security refuses it: {said}", mend, without, needed=False)
     mend = f"an exception there for pods labelled {OWNED} and containers named {PREFIX}*"
     return Check(name, False, f"refused ({answer.status}): {said}", mend, without, needed=False)

@@ -4,10 +4,11 @@ Pure: objects as they come in JSON go in, a `Mesh` comes out.  Follows Istio's l
 istio.io/dataplane-mode, the annotation that its CNI agent leaves on a pod in ambient, and the proxy's container name.
 """
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from bookinfo_lab.sources.cluster.api import Api
 
 Object = Mapping[str, Any]
 SELECTOR = "app in (istiod,ztunnel)"
@@ -67,14 +68,17 @@ def _of_labels(labels: Mapping[str, str]) -> list[str]:
     return ["sidecar"] if is_injected else []
 
 
-def joins(found: Mesh, namespace: str) -> str:
-    """What is typed so that the namespace's next pods get a sidecar; installs no mesh where there is none."""
+def joins(found: Mesh, api: Api) -> str:
+    """What is typed so that the namespace's pods get a sidecar when they are made anew; installs no mesh.
+
+    A revision's label counts only where istio-injection is not there.
+    """
     if not found.control:
         return "istioctl install  (Istio's own; then ask again)"
-    label = "istio-injection=enabled" if found.revision in ("", "default") else f"istio.io/rev={found.revision}"
-    line = ["kubectl", "label", "namespace", namespace, label]
-    restart = ["kubectl", "rollout", "restart", "deployment", "-n", namespace]
-    return f"{shlex.join(line)} && {shlex.join(restart)}"
+    is_default = found.revision in ("", "default")
+    labels = ["istio-injection=enabled"] if is_default else [f"istio.io/rev={found.revision}", "istio-injection-"]
+    line = api.kubectl("label", "namespace", api.namespace, *labels, "--overwrite")
+    return f"{line} && {api.kubectl('rollout', 'restart', 'deployment', '-n', api.namespace)}"
 
 
 def _containers(pod: Object) -> dict[str, Object]:

@@ -6,7 +6,6 @@ lines that mend it, for somebody who may grant roles.
 """
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -146,7 +145,7 @@ def checks(rights: Rights) -> Iterator[Check]:
     """A check for each feature, in the order of the roles."""
     for feature in FEATURES:
         name = f"{feature.role.partition('-')[0]}: {feature.name}"
-        mend = grant(feature.role, rights.api.namespace, rights.user)
+        mend = grant(feature.role, rights.api, rights.user)
         try:
             missing = lacks(rights, feature)
         except LabError as error:
@@ -176,17 +175,17 @@ def refusal(missing: Sequence[Right], where: str, role: str) -> str:
     return f"this user may not {_listed(missing)} {where}; the role {role} in deploy/rbac/ grants it"
 
 
-def grant(role: str, namespace: str, user: str) -> str:
+def grant(role: str, api: Api, user: str) -> str:
     """The line by which somebody who may grant roles gives one to ``user``."""
     name = f"bookinfo-lab-{role.removesuffix('-cluster')}"
     account = user.removeprefix(_ACCOUNT)
     subject = f"--serviceaccount={account}" if user.startswith(_ACCOUNT) else f"--user={user or 'NAME'}"
     own = f"{name}-{re.sub('[^a-z0-9]+', '-', account.lower()).strip('-') or 'name'}"[:200]
     if role.endswith("-cluster"):
-        words = ["kubectl", "create", "clusterrolebinding", own, f"--clusterrole={name}", subject]
-        return f"kubectl apply -f deploy/rbac/{role}.yaml && {shlex.join(words)}"
-    words = ["kubectl", "create", "rolebinding", own, "-n", namespace, f"--role={name}", subject]
-    return f"kubectl apply -n {shlex.quote(namespace)} -f deploy/rbac/{role}.yaml && {shlex.join(words)}"
+        bound = api.kubectl("create", "clusterrolebinding", own, f"--clusterrole={name}", subject)
+        return f"{api.kubectl('apply', '-f', f'deploy/rbac/{role}.yaml')} && {bound}"
+    bound = api.kubectl("create", "rolebinding", own, "-n", api.namespace, f"--role={name}", subject)
+    return f"{api.kubectl('apply', '-n', api.namespace, '-f', f'deploy/rbac/{role}.yaml')} && {bound}"
 
 
 def _listed(rights: Sequence[Right]) -> str:

@@ -118,7 +118,7 @@ def _cni(rights: Rights, seen: Seen) -> Check:
 
 
 def _kube_proxy(rights: Rights, seen: Seen) -> Check:
-    name, without = "kube-proxy", "the rules of a node as text; no walk along Services' rules there"
+    api, name, without = rights.api, "kube-proxy", "the rules of a node as text; no walk along Services' rules there"
     instead = cluster_network.replacement(seen.agents, seen.settings.get("cilium-config"))
     if instead:
         why = f"none: Services are {instead}"
@@ -137,7 +137,9 @@ def _kube_proxy(rights: Rights, seen: Seen) -> Check:
     if missing:
         return _unknown(name, rights, missing, without)
     why = f"not known: {SYSTEM} has no pod of it and none of the ConfigMaps {', '.join(CONFIG_MAPS[:2])}"
-    mend = 'connect("kubernetes", allow=["node-pod"]).rules("node")  (its pod can ask; doctor again while it is there)'
+    node = next((str((item.get("metadata") or {}).get("name")) for item in seen.nodes), "NODE")
+    asked = f'connect("kubernetes", context={api.context!r}, namespace={api.namespace!r}, allow=["node-pod"])'
+    mend = f'{asked}.rules("node/{node}")  (its pod can ask; doctor again while it is there)'
     return Check(name, False, why, mend, without, needed=False)
 
 
@@ -181,7 +183,7 @@ def _mesh(rights: Rights) -> Check:
     if not rights.may_list("pods", api.namespace):
         role = cluster_rights.feature("objects").role
         why = cluster_rights.refusal([Right("list", "pods")], f"in {api.namespace}", role)
-        mend = cluster_rights.grant(role, api.namespace, rights.user)
+        mend = cluster_rights.grant(role, api, rights.user)
         return Check("mesh", False, f"not known: {why}", mend, without, needed=False)
     pods = _items(rights, f"/api/v1/namespaces/{api.namespace}/pods", limit=_PODS_READ)
     namespace = None
@@ -199,12 +201,12 @@ def _mesh(rights: Rights) -> Check:
         return Check("mesh", True, text, needed=False)
     if where is None:
         return _unknown("mesh", rights, [Right("list", "pods")], without, f"{text}; istiod is not looked for: ")
-    return Check("mesh", False, text, cluster_mesh.joins(found, api.namespace), without, needed=False)
+    return Check("mesh", False, text, cluster_mesh.joins(found, api), without, needed=False)
 
 
 def _unknown(name: str, rights: Rights, missing: Sequence[Right], without: str, first: str = "not known: ") -> Check:
     role = cluster_rights.feature("all namespaces").role
     where = "in the whole cluster" if missing[0].resource != "configmaps" else f"in {SYSTEM}"
     why = cluster_rights.refusal(missing, where, role)
-    mend = cluster_rights.grant(role, rights.api.namespace, rights.user)
+    mend = cluster_rights.grant(role, rights.api, rights.user)
     return Check(name, False, first + why, mend, without, needed=False)

@@ -205,6 +205,22 @@ def test_uninstall_removes_every_labs_pods_and_nothing_else(bed: Bed, namespace:
     assert again.stdout == b"nothing of the lab's is there\n"
 
 
+def test_uninstall_of_one_lab_leaves_what_another_has(bed: Bed, namespace: str, connect: Connect) -> None:
+    node = bed.objects("pod", "web", "-n", namespace)["spec"]["nodeName"]
+    mine, other = (connect(bed.kubeconfig, namespace, ("node-pod", "ephemeral")) for _ in range(2))
+    own, theirs = (one.guests.on_node(node, "a test")[1] for one in (mine, other))
+    container = mine.guests.in_pod(bed.objects("pod", "web", "-n", namespace), "web", "a test")
+    done = run(bed, "uninstall", "--traces", "--owner", mine.guests.owner, "-n", namespace, *SOURCE)
+    assert done.stdout.decode().splitlines() == [
+        f"removed: pod {namespace}/{own} (of the lab {mine.guests.owner})",
+        f"remains: container {container} in {namespace}/web (running): it goes with its pod",
+    ]
+    assert theirs in left.of_a_lab(bed)
+    assert other.guests.on_node(node, "a test")[1] == theirs
+    done = run(bed, "uninstall", "--traces", "--owner", other.guests.owner, "-n", namespace, *SOURCE)
+    assert done.stdout.decode() == f"removed: pod {namespace}/{theirs} (of the lab {other.guests.owner})\n"
+
+
 def test_uninstall_says_which_right_it_lacks(bed: Bed, namespace: str, connect: Connect) -> None:
     node = bed.objects("pod", "web", "-n", namespace)["spec"]["nodeName"]
     made = connect(bed.kubeconfig, namespace, ("node-pod",)).guests.on_node(node, "a test")[1]
@@ -212,8 +228,9 @@ def test_uninstall_says_which_right_it_lacks(bed: Bed, namespace: str, connect: 
     done = run(bed, "uninstall", "--traces", *SOURCE, KUBECONFIG=reader)
     said = done.stderr.decode()
     assert done.returncode == 2
-    assert f"only the namespace {namespace} is looked at: in all namespaces this user may not list pods" in said
-    assert f"{namespace}/{made} is not deleted: this user may not delete pods; the role node in deploy/rbac/" in said
+    assert f"only the namespace {namespace} is looked at: this user may not list pods in all namespaces" in said
+    refused = f"this user may not delete pods in the namespace {namespace}; the role node in deploy/rbac/"
+    assert f"{namespace}/{made} is not deleted: {refused}" in said
     assert made in left.of_a_lab(bed)
     everywhere = run(bed, "uninstall", "--traces", "-A", *SOURCE, KUBECONFIG=reader)
     assert "may not list pods" in line(everywhere)

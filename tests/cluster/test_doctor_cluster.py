@@ -21,6 +21,7 @@ from bookinfo_lab.doctor.cluster_admission import Answer, judged, warning
 from bookinfo_lab.doctor.cluster_page import as_cluster_page, verdict
 from bookinfo_lab.doctor.cluster_rights import FEATURES, grant
 from bookinfo_lab.doctor.findings import Check, Report
+from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.source import KubernetesSource
 
 Connect = Callable[..., KubernetesSource]
@@ -561,9 +562,17 @@ def test_a_mesh_is_known_by_its_proxies_its_marks_and_its_labels(
 
 def test_a_namespace_joins_the_revision_that_is_there() -> None:
     canary = {**ISTIOD, "metadata": {**ISTIOD["metadata"], "labels": {"app": "istiod", "istio.io/rev": "canary"}}}
-    line = cluster_mesh.joins(cluster_mesh.mesh([], None, [canary]), "shop")
-    assert line.startswith("kubectl label namespace shop istio.io/rev=canary && ")
-    assert cluster_mesh.joins(cluster_mesh.mesh([], None, []), "shop").startswith("istioctl install")
+    line = cluster_mesh.joins(cluster_mesh.mesh([], None, [canary]), asking("shop", "kind"))
+    label = "label namespace shop istio.io/rev=canary istio-injection- --overwrite"
+    assert line == f"kubectl --context=kind {label} && kubectl --context=kind rollout restart deployment -n shop"
+    line = cluster_mesh.joins(cluster_mesh.mesh([], None, [ISTIOD]), asking("shop"))
+    assert line.startswith("kubectl label namespace shop istio-injection=enabled --overwrite && ")
+    assert cluster_mesh.joins(cluster_mesh.mesh([], None, []), asking("shop")).startswith("istioctl install")
+
+
+def asking(namespace: str, context: str = "") -> Api:
+    """What only writes lines: nobody is asked."""
+    return Api(None, context, namespace, "v1.34.0", (f"--context={context}",) if context else ())
 
 
 @pytest.mark.parametrize(
@@ -578,7 +587,7 @@ def test_a_namespace_joins_the_revision_that_is_there() -> None:
 def test_a_line_that_grants_a_role_is_safe_to_type_whatever_a_user_is_called(
     user: str, namespace: str, expected: str
 ) -> None:
-    assert expected in grant("node", namespace, user)
+    assert expected in grant("node", asking(namespace), user)
 
 
 @pytest.mark.parametrize(
@@ -594,7 +603,7 @@ def test_a_line_that_grants_a_role_is_safe_to_type_whatever_a_user_is_called(
     ],
 )
 def test_an_answer_to_a_dry_run_is_quoted(answer: Answer, ok: bool, found: str, mended: bool) -> None:
-    check = judged("node pod", answer, "well", "shop", "else")
+    check = judged("node pod", answer, "well", asking("shop"), "else")
     assert check.ok is ok
     assert check.found.startswith(found)
     assert bool(check.mend) is mended

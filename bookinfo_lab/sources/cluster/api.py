@@ -8,6 +8,7 @@ is busy, and for PATIENCE_S one that does not answer, where the request may be s
 
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -42,14 +43,19 @@ class Api:
     """One API server, as one user.
 
     ``context`` is the kubeconfig's, "" inside a cluster; ``namespace`` the one that commands without ``-n`` mean;
-    ``server`` its version, such as ``v1.34.4``.
+    ``server`` its version, such as ``v1.34.4``; ``words`` name the context to kubectl where it was named here.
     """
 
     client: Any
     context: str
     namespace: str
     server: str
+    words: tuple[str, ...] = ()
     _may: set[tuple[str, str, str]] = field(default_factory=set, compare=False, repr=False)
+
+    def kubectl(self, *words: str) -> str:
+        """A kubectl line that means this cluster."""
+        return shlex.join(["kubectl", *self.words, *words])
 
     def read(self, path: str, **query: str) -> dict[str, Any]:
         """The JSON object that a GET answers with."""
@@ -181,7 +187,9 @@ def connect(context: str = "", namespace: str = "") -> Api:
     found.configuration.retries = False
     from kubernetes import client
 
-    asked = Api(client.ApiClient(found.configuration), found.context, namespace or found.namespace or "default", "")
+    words = (f"--context={context}",) if context else ()
+    space = namespace or found.namespace or "default"
+    asked = Api(client.ApiClient(found.configuration), found.context, space, "", words)
     version = document(asked.ask("GET", "/version", patience_s=0))  # nothing has been asked yet that would be lost
     return replace(asked, server=str(version.get("gitVersion", "")))
 
@@ -254,13 +262,15 @@ def _forbidden(said: str, verb: str, resource: str, path: str) -> str:
     """RBAC says who cannot do what; Pod Security, quotas and policies refuse with the same status and other words."""
     if said and "forbidden: User " not in said:
         return f"the cluster does not admit it ({verb} {resource}): {said}"
+    _, inside, rest = path.partition("/namespaces/")
+    where = f" in the namespace {rest.partition('/')[0]}" if inside and "/" in rest else ""
     for name, verbs, resources in _ROLES:
         if verb in verbs and resource in resources:
             # A Role grants nothing in all namespaces at once.
-            is_everywhere = verb == "list" and "/namespaces/" not in path and name == "reader"
-            role, where = ("reader-cluster", " in all namespaces") if is_everywhere else (name, "")
+            is_everywhere = verb == "list" and not inside and name == "reader"
+            role, where = ("reader-cluster", " in all namespaces") if is_everywhere else (name, where)
             return f"this user may not {verb} {resource}{where}; the role {role} in deploy/rbac/ grants it"
-    return f"this user may not {verb} {resource}; no role of this lab's grants it"
+    return f"this user may not {verb} {resource}{where}; no role of this lab's grants it"
 
 
 def _page(raw: bytes) -> tuple[list[Any], str]:

@@ -124,7 +124,11 @@ def front_door(door: Door, objects: Objects, missing: Sequence[str] = ()) -> Fro
         return FrontDoor(service.namespace, service.name, door.port.name, address, door.port.node_port)
     own = str(service.cluster_ips[0]) if service.cluster_ips else ""
     named = f"the front door here, the Service {service.namespace}/{service.name},"
-    why = f"{named} has no NodePort, which this takes"
+    why = (
+        f"{named} has no NodePort, which this takes; where a gateway of another namespace leads to it, connect without "
+        "a namespace (that takes the role reader-cluster), or look at a recorded one: "
+        'connect("recording", scenario="cluster")'
+    )
     if door.port.node_port:
         why = f"{named} has a NodePort, but no node's address is seen{': ' if missing else ''}{'; '.join(missing)}"
     return FrontDoor(service.namespace, service.name, door.port.name, own, door.port.port, why)

@@ -8,7 +8,9 @@ in them by exec, never by attach, which loses what is printed before it is there
 
 import contextlib
 import os
+import re
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -22,7 +24,7 @@ from bookinfo_lab.sources.cluster import farewell, streams
 from bookinfo_lab.sources.cluster.api import Api, Refused
 
 PREFIX = "bookinfo-lab-"
-LEAVES = ("ephemeral", "node-pod", "trace", "install")
+LEAVES = ("ephemeral", "node-pod", "trace")
 VARIABLE = "BOOKINFO_LAB_ALLOW"
 IMAGE_VARIABLE = "BOOKINFO_LAB_IMAGE"
 LIFETIME_S = 3600
@@ -60,6 +62,11 @@ def leaves(given: Collection[str] = ()) -> frozenset[str]:
         if word not in LEAVES:
             raise LabError(f"{word!r} is nothing that can be allowed; there are: {', '.join(LEAVES)}")
     return frozenset(words)
+
+
+def is_of(container: str, owner: str) -> bool:
+    """Whether an ephemeral container's name is one that this owner's lab gives."""
+    return re.search(rf"-{re.escape(owner)}(-\d+)?$", container) is not None
 
 
 def say(line: str) -> None:
@@ -150,15 +157,20 @@ class Guests:
         if staying:
             self.say(f"these containers stay, idle, until their pods are deleted: {', '.join(staying)}")
         if faults:
-            raise LabError(f"{'; '.join(faults)}; bookinfo-lab uninstall --traces deletes what is left")
+            cluster = f"kubernetes:{self.api.context}" if self.api.context else "kubernetes"
+            words = ["--traces", "--owner", self.owner, "--source", cluster, "-n", self.api.namespace]
+            raise LabError(
+                f"{'; '.join(faults)}; this deletes what is left: {shlex.join(['bookinfo-lab', 'uninstall', *words])}"
+            )
         farewell.forget(self.close)
 
-    def need(self, leave: str, why: str, what: str) -> None:
-        """Refuse what no leave was given for, with `NotAllowed`."""
+    def need(self, leave: str, why: str, what: str, beside: str = "") -> None:
+        """Refuse what no leave was given for, with `NotAllowed`, which names ``beside`` too: it will be needed next."""
         if leave not in self.allowed:
+            words = [word for word in LEAVES if word in self.allowed | {leave, beside}]
             raise NotAllowed(
-                f"{why}: nothing is made in a cluster without leave; connect(…, allow=[{leave!r}]) or "
-                f"{VARIABLE}={leave} allows {what}"
+                f"{why}: nothing is made in a cluster without leave; connect(…, allow={words}) or "
+                f"{VARIABLE}={','.join(words)} allows {what}"
             )
 
     def _on_node(self, node: str, purpose: str, container: str, more: Collection[str]) -> tuple[str, str, str]:
@@ -253,6 +265,10 @@ class Guests:
             f"{path}/{pod.name}", lambda given: _state(given, "containerStatuses", container), f"the pod {pod.name}"
         )
 
+    @property
+    def _chosen(self) -> str:
+        return f"image {self.image}; {IMAGE_VARIABLE} can name another with the same programs that its node can pull"
+
     def _wait(self, path: str, state: Callable[[Mapping[str, Any]], Mapping[str, Any]], what: str) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
@@ -266,12 +282,10 @@ class Guests:
             reason = (found.get("waiting") or found.get("terminated") or {}).get("reason", "")
             if "terminated" in found or reason.startswith(("Err", "Image", "Invalid", "Create")):
                 said = (found.get("waiting") or found.get("terminated") or {}).get("message", "")
-                raise LabError(
-                    f"{what} does not start ({reason} {' '.join(str(said).split())[:160]}): image {self.image}"
-                )
+                raise LabError(f"{what} does not start ({reason} {' '.join(str(said).split())[:160]}): {self._chosen}")
             if time.monotonic() > deadline:
                 raise LabError(
-                    f"{what} has not started after {_PATIENCE_S:.0f} s ({reason or 'waiting'}): image {self.image}"
+                    f"{what} has not started after {_PATIENCE_S:.0f} s ({reason or 'waiting'}): {self._chosen}"
                 )
             time.sleep(_STEP_S)
 

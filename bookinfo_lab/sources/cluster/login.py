@@ -19,6 +19,10 @@ _AS = ("as", "as-uid", "as-groups", "as-user-extra")
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
+class NoContext(LabError):
+    """There is no kubeconfig, or no such context in it."""
+
+
 class Login(NamedTuple):
     """The package's Configuration, the context that it is of ("" in a pod), and the namespace that is meant there."""
 
@@ -37,7 +41,7 @@ def login(context: str = "") -> Login:
         from kubernetes.config.kube_config import KubeConfigMerger
         from yaml import YAMLError  # type: ignore[import-untyped]  # comes with kubernetes
     except ImportError:
-        raise Unsupported("the package kubernetes is not installed; install bookinfo-lab[kubernetes]") from None
+        raise Unsupported("the Python package kubernetes is not installed; run: make setup") from None
     files = os.environ.get("KUBECONFIG") or _DEFAULT
     broken = (OSError, TypeError, ValueError, KeyError, AttributeError, YAMLError, config.ConfigException)
     configuration = client.Configuration()
@@ -52,7 +56,7 @@ def login(context: str = "") -> Login:
     chosen = context or str(merged.value.get("current-context") or "")
     if chosen not in found:
         wanted = f"no context {chosen!r} in the kubeconfig" if chosen else "the kubeconfig has no current context"
-        raise LabError(f"{wanted}; it has: {', '.join(found) or 'none'}")
+        raise NoContext(f"{wanted}; it has: {', '.join(found) or 'none'}")
     try:
         with _heard() as said:
             config.load_kube_config(  # type: ignore[no-untyped-call]
@@ -77,11 +81,11 @@ def _of_this_pod(configuration: Any, context: str) -> Login:
     from kubernetes import config
 
     if context:
-        raise LabError(f"no context {context!r}: there is no kubeconfig; set KUBECONFIG to one that has it")
+        raise NoContext(f"no context {context!r}: there is no kubeconfig; set KUBECONFIG to one that has it")
     try:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        raise LabError(
+        raise NoContext(
             "no cluster to connect to: there is no kubeconfig, and this is no pod; set KUBECONFIG to a file that exists"
         ) from None
     try:

@@ -31,8 +31,7 @@ _REQUEST_TIMEOUT_S = 30.0
 def connect(context: str = "", namespace: str = "", allow: Collection[str] = ()) -> "KubernetesSource":
     """The cluster of a kubeconfig's context, or the one this pod is in; ``allow`` as `guests.leaves` has it."""
     found = api.connect(context, namespace)
-    words = (f"--context={context}",) if context else ()
-    return KubernetesSource(found, Guests(found, leaves(allow)), [namespace] if namespace else [], words)
+    return KubernetesSource(found, Guests(found, leaves(allow)), [namespace] if namespace else [])
 
 
 class KubernetesSource:
@@ -42,11 +41,9 @@ class KubernetesSource:
     has_client: ClassVar[bool] = False
     published: ClassVar[str] = ""
 
-    def __init__(
-        self, server: Api, guests: Guests, namespaces: Sequence[str] = (), words: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, server: Api, guests: Guests, namespaces: Sequence[str] = ()) -> None:
         self.api, self.guests, self.namespaces = server, guests, tuple(namespaces)
-        self.ways = Ways(server, guests, words)
+        self.ways = Ways(server, guests)
 
     @property
     def description(self) -> str:
@@ -78,7 +75,7 @@ class KubernetesSource:
             return self._prove(query, place)
         if query.kind == "logs":
             path = f"/api/v1/namespaces/{place.namespace}/pods/{place.name}/log"
-            line = self.ways.kubectl("logs", "-n", place.namespace, place.name, "-c", place.container)
+            line = self.api.kubectl("logs", "-n", place.namespace, place.name, "-c", place.container)
             return self._evidence(query, self.api.get(path, accept="*/*", container=place.container), line)
         return self._run(query, place)
 
@@ -86,7 +83,7 @@ class KubernetesSource:
         """The lines that list a resource where it was read."""
         everywhere = [] if resource == "nodes" else ["-A"]
         scopes = [["-n", name] if name else everywhere for name in namespaces]
-        return "\n".join(self.ways.kubectl("get", resource, *scope, "-o", "json") for scope in scopes)
+        return "\n".join(self.api.kubectl("get", resource, *scope, "-o", "json") for scope in scopes)
 
     def _run(self, query: Query, place: Place) -> Evidence:
         try:
@@ -115,7 +112,7 @@ class KubernetesSource:
     def _guest(self, place: Place) -> Where:
         """A container of ours for a proof there."""
         why = f"a proof in {place} needs a table of its own among the rules there"
-        self.guests.need("trace", why, "one, while it lasts")
+        self.guests.need("trace", why, "one, while it lasts", "node-pod" if place.kind == "node" else "ephemeral")
         return self.ways.guest(place, "a proof")
 
     def capture(self, points: Sequence[str]) -> AbstractContextManager[Capturing]:
@@ -157,7 +154,8 @@ class KubernetesSource:
         front = FrontDoor(door.service.namespace, door.service.name, door.port.name, way.host or "127.0.0.1", way.port)
         line = base.on_a_cluster(query, front)
         if not way.host:
-            line = self.ways.forwarding(front.namespace, f"service/{front.service}", way.port, door.port.port, line)
+            pod, number = door.pod(objects)
+            line = self.ways.forwarding(pod.namespace, f"pod/{pod.name}", way.port, number, line)
         return self._evidence(query, raw, line, f"by {way.name}")
 
     def _get_from_node(self, query: Query, door: Door, objects: Objects) -> Evidence:

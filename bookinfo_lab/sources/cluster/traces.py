@@ -12,7 +12,7 @@ import msgspec
 
 from bookinfo_lab.kube.places import OWNED
 from bookinfo_lab.sources.cluster.api import Api, Refused, decoded
-from bookinfo_lab.sources.cluster.guests import PREFIX
+from bookinfo_lab.sources.cluster.guests import PREFIX, is_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,8 +71,8 @@ class _Pod(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
-def remove(api: Api, namespaces: Sequence[str] = (), *, everywhere: bool = False) -> Traces:
-    """Delete every lab's pods in the namespaces and name what remains.
+def remove(api: Api, namespaces: Sequence[str] = (), *, owner: str = "", everywhere: bool = False) -> Traces:
+    """Delete one lab's pods in the namespaces, every lab's where no owner is named, and name what remains.
 
     Where no namespace is named: in all, or, unless ``everywhere`` insists, in the context's own where all may not be
     listed.  Raises `Refused` where nothing may be listed.
@@ -80,13 +80,16 @@ def remove(api: Api, namespaces: Sequence[str] = (), *, everywhere: bool = False
     pods, missing = _pods(api, namespaces, everywhere)
     removed = []
     for meta in (pod.metadata for pod in pods if OWNED in pod.metadata.labels):
+        if owner not in ("", meta.labels[OWNED]):
+            continue
         try:
             if _delete(api, meta):
                 removed.append(Removed(meta.namespace, meta.name, meta.uid, meta.labels[OWNED]))
         except Refused as error:
             missing.append(f"{meta.namespace}/{meta.name} is not deleted: {error}")
     remaining = [item for pod in pods if OWNED not in pod.metadata.labels for item in _remaining(pod)]
-    return Traces(tuple(sorted(removed)), tuple(sorted(remaining)), tuple(missing))
+    own = [item for item in remaining if not owner or is_of(item.container, owner)]
+    return Traces(tuple(sorted(removed)), tuple(sorted(own)), tuple(missing))
 
 
 def as_lines(found: Traces) -> list[str]:
@@ -107,7 +110,7 @@ def _pods(api: Api, namespaces: Sequence[str], everywhere: bool) -> tuple[list[_
     except Refused as error:
         if error.status != 403 or everywhere:
             raise
-        said = f"only the namespace {api.namespace} is looked at: in all namespaces {error}"
+        said = f"only the namespace {api.namespace} is looked at: {error}"
         return _listed(api, f"/api/v1/namespaces/{api.namespace}/pods"), [said]
 
 

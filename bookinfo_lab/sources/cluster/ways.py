@@ -54,11 +54,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The ways of one cluster; ``words`` name its context to kubectl where it is not the current one."""
+    """The ways of one cluster."""
 
     api: Api
     guests: Guests
-    words: tuple[str, ...] = ()
 
     def ask(self, query: Query, place: Place) -> Answer:
         """The first way's answer.  Raises `NotAllowed`, `Refused` or LabError where none gives one."""
@@ -84,10 +83,6 @@ class Ways:
                 return answer
         raise NotAllowed(f"nothing here can run it: {query}")
 
-    def kubectl(self, *words: str) -> str:
-        """A kubectl line of this cluster."""
-        return shlex.join(["kubectl", *self.words, *words])
-
     def guest(self, place: Place, purpose: str) -> Where:
         """A container of ours on a node, or in a pod beside the place's container, else beside its first."""
         if place.kind == "node":
@@ -102,11 +97,11 @@ class Ways:
 
     def line(self, where: Where, argv: Sequence[str]) -> str:
         """The line that runs a program in a container."""
-        return self.kubectl("exec", "-n", where[0], where[1], "-c", where[2], "--", *argv)
+        return self.api.kubectl("exec", "-n", where[0], where[1], "-c", where[2], "--", *argv)
 
     def forwarding(self, namespace: str, named: str, here: int, there: int, line: str) -> str:
         """The lines that ask ``line`` through a forwarded port, which takes a moment and ends with it."""
-        forward = self.kubectl("port-forward", "-n", namespace, named, f"{here}:{there}")
+        forward = self.api.kubectl("port-forward", "-n", namespace, named, f"{here}:{there}")
         return f"{forward} >/dev/null & sleep 2\n{line}; kill $!"
 
     def _ways(self, query: Query, place: Place) -> Iterator[Callable[[], Answer]]:
@@ -189,7 +184,7 @@ class Ways:
         found = [text for name, text in _FINAL.findall(log) if name == family.encode()]
         if not found:
             return None
-        line = self.kubectl("logs", "-n", place.namespace, place.name, "-c", INIT_CONTAINER)
+        line = self.api.kubectl("logs", "-n", place.namespace, place.name, "-c", INIT_CONTAINER)
         note = f"as {INIT_CONTAINER} printed them when the pod started"
         return Answer(Done(found[-1].strip() + b"\n", b"", 0), line, note)
 

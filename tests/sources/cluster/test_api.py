@@ -112,7 +112,7 @@ def test_what_does_not_pass_is_given_up() -> None:
     ("status", "method", "path", "words"),
     [
         (401, "GET", PODS, "log in again"),
-        (403, "POST", f"{MINE}/p/exec", "may not create pods/exec; the role inspector in deploy/rbac/ grants it"),
+        (403, "POST", f"{MINE}/p/exec", "may not create pods/exec in the namespace mine; the role inspector in"),
         (403, "PATCH", f"{MINE}/p/ephemeralcontainers", "the role capturer"),
         (403, "POST", MINE, "the role node"),
         (403, "GET", f"{MINE}/p/log", "the role reader"),
