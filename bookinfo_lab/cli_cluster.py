@@ -6,10 +6,9 @@ stderr; what was made for a command is taken away when it ends.
 """
 
 import argparse
-import os
-import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from bookinfo_lab.lab import Lab
     from bookinfo_lab.sources.cluster.source import KubernetesSource
 
-_CHECK_S = 0.5
+_CHECK_S = 0.1
 Made = argparse.ArgumentParser
 
 
@@ -177,33 +176,27 @@ def _where(lab: "Lab", arguments: argparse.Namespace, purpose: str) -> tuple[str
     return (place.namespace, place.name, place.container)
 
 
-def _wait(running: Any, ended: int, seconds: float | None) -> None:
+def _wait(running: Any, ended: Sequence[int], seconds: float | None) -> None:
     """Until a signal, the time's end, or a fault."""
-    left = seconds
-    while left is None or left > 0:
-        step = _CHECK_S if left is None else min(left, _CHECK_S)
-        if select.select([ended], [], [], step)[0]:
+    end = None if seconds is None else time.monotonic() + seconds
+    while not ended and not running.is_broken:
+        left = _CHECK_S if end is None else end - time.monotonic()
+        if left <= 0:
             return
-        left = left if left is None else left - step
-        if running.is_broken:
-            return
+        time.sleep(min(left, _CHECK_S))
 
 
 @contextmanager
-def _ended() -> Iterator[int]:
-    """A descriptor that is readable once SIGINT or SIGTERM came, which do nothing else meanwhile."""
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    wakeup = signal.set_wakeup_fd(writable)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+def _ended() -> Iterator[Sequence[int]]:
+    """The signals SIGINT and SIGTERM that have come, which do nothing else meanwhile."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:
-        yield readable
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
-        os.close(readable)
-        os.close(writable)
 
 
 def _tell(lines: Sequence[str]) -> None:

@@ -1,12 +1,19 @@
 """The exception tree: every error that a learner's mistake or a machine's limit can cause.
 
 A message is one line: what happened, the offending text or number, what to try.  The command
-line prints it after ``bookinfo-lab:`` and ends with 2; nothing here is raised for a bug.
+line prints it after ``bookinfo-lab:`` and ends with 2, a notebook's cell shows that line in place
+of a traceback; nothing here is raised for a bug.
 """
+
+from bookinfo_lab import escape
 
 
 class LabError(Exception):
     """Something the user or the machine must change; the message says what and how."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks an exception for this before it formats one itself.
+        return [f"bookinfo-lab: {escape.text(self)}"]
 
 
 class ParseError(LabError):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,51 @@ class TestWithASandbox:
         assert ended.returncode == -9
         state.wait_until_free("default", 10)
         assert state.read("default") is None
+
+
+@pytest.fixture
+def asked_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, list[str]]]:
+    """What each `connect` would ask of a cluster: its context, its namespace and the leave that is given."""
+    from bookinfo_lab.sources.cluster import source
+
+    found: list[tuple[str, str, list[str]]] = []
+
+    def connect(context: str, namespace: str, allow: list[str]) -> None:
+        found.append((context, namespace, [*allow]))
+        raise LabError("nobody is asked here")
+
+    monkeypatch.setattr(source, "connect", connect)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "expected"),
+    [
+        ("", {}, ("prod", "shop", [])),
+        ("kubernetes", {}, ("prod", "shop", [])),
+        ("kubernetes", {"allow": ["node-pod"]}, ("prod", "shop", ["node-pod"])),
+        ("", {"allow": ["node-pod"], "namespace": "other"}, ("prod", "other", ["node-pod"])),
+        ("", {"context": "kind"}, ("kind", "shop", [])),
+        ("kubernetes", {"context": "kind", "namespace": "other"}, ("kind", "other", [])),
+    ],
+)
+def test_of_a_cluster_the_environment_says_what_arguments_do_not(
+    asked_of: list[Any], monkeypatch: pytest.MonkeyPatch, source: str, given: Any, expected: Any
+) -> None:
+    monkeypatch.setenv(connecting.VARIABLE, "kubernetes:prod")
+    monkeypatch.setenv(connecting.NAMESPACE, "shop")
+    with pytest.raises(LabError, match="nobody is asked here"):
+        connecting.connect(source, **given)
+    assert asked_of == [expected]
+
+
+def test_what_would_mean_nothing_to_the_source_is_refused_and_never_dropped(
+    asked_of: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(connecting.VARIABLE, raising=False)
+    for source in ("", "sandbox", "recording"):
+        with pytest.raises(LabError, match=r"only a cluster has these: allow=\['node-pod'\]"):
+            connecting.connect(source, allow=["node-pod"])
+    with pytest.raises(LabError, match="a cluster has none of these: scenario='article'"):
+        connecting.connect("kubernetes", scenario="article")
+    assert asked_of == []

@@ -138,7 +138,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A Pod; ``pod_ips`` is empty until it has a network, ``node_name`` until it is scheduled."""
+    """A Pod; ``pod_ips`` is empty until it has a network, ``node_name`` until it is scheduled.
+
+    ``default_container`` is the one that an annotation names for kubectl, "" where none does.
+    """
 
     namespace: str
     name: str
@@ -149,6 +152,7 @@ class Pod:
     init_containers: tuple[Container, ...]
     containers: tuple[Container, ...]
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    default_container: str = ""
 
     @property
     def running_containers(self) -> tuple[Container, ...]:

@@ -27,6 +27,7 @@ from .objects import (
     ServicePort,
 )
 
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 Given = Objects | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
 
@@ -194,6 +195,7 @@ def _pod(root: Field) -> Pod:
         init_containers=tuple(_container(item) for item in spec["initContainers"].each()),
         containers=tuple(_container(item) for item in spec["containers"].each()),
         labels=root["metadata"]["labels"].labels(),
+        default_container=root["metadata"]["annotations"][_DEFAULT_CONTAINER].text(""),
     )
 
 

@@ -51,7 +51,8 @@ def places(given: Given, *, has_client: bool = True) -> tuple[Place, ...]:
 def find(name: str, given: Given, container: str = "", *, has_client: bool = True) -> Place:
     """The place that ``name`` means; in a pod its application's container unless ``container`` names another.
 
-    A pod whose only container is a proxy (a gateway) means that one.  Raises `LabError` as the module says.
+    That is the one that kubectl takes, an annotation's or the first, but no proxy beside others: a pod whose only
+    container is a proxy (a gateway) means that one.  Raises `LabError` as the module says.
     """
     objects = parse(given)
     known = places(objects, has_client=has_client)
@@ -65,7 +66,7 @@ def find(name: str, given: Given, container: str = "", *, has_client: bool = Tru
         raise LabError(f"no target {name!r}; there are: {', '.join(dict.fromkeys(map(str, known)))}")
     if len(shown) > 1:
         raise LabError(f"{name!r} is ambiguous: {', '.join(shown)}; name one of them")
-    return _in_container(container, found, shown[0])
+    return _in_container(container, found, shown[0], objects)
 
 
 def is_service(name: str) -> bool:
@@ -120,15 +121,18 @@ def _app(pod: Pod) -> Iterable[str]:
     return names | ({"ingress"} if pod.labels.get("istio", "").startswith("ingress") else set())
 
 
-def _in_container(container: str, found: Sequence[Place], shown: str) -> Place:
+def _in_container(container: str, found: Sequence[Place], shown: str, objects: Objects) -> Place:
     if container:
         for item in found:
             if item.container == container:
                 return item
         known = ", ".join(item.container for item in found if item.container) or "none"
         raise LabError(f"{shown} has no container {container!r}; it has: {known}")
-    own = [item for item in found if item.container not in PROXY_CONTAINERS]
-    return (own or list(found))[0]
+    whole = (found[0].namespace, found[0].name)
+    pod = next((pod for pod in objects.pods if (pod.namespace, pod.name) == whole), None)
+    ranked = [pod.default_container, *(item.name for item in pod.containers)] if pod is not None else []
+    own = {item.container: item for item in found if item.container not in PROXY_CONTAINERS}
+    return next((own[name] for name in ranked if name in own), next(iter(own.values()), found[0]))
 
 
 def proxy_of(place: Place, given: Given) -> Place:

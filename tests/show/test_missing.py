@@ -92,3 +92,13 @@ def test_the_reason_is_escaped_in_html() -> None:
 def test_a_future_import_and_an_empty_cell_still_work(notebook: Notebook) -> None:
     assert notebook.run("from __future__ import annotations\n3") == (["3"], None)
     assert notebook.run("# nothing") == ([], None)
+
+
+def test_another_fault_ends_the_cell_with_one_line_and_nothing_that_a_terminal_obeys(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook._shell.run_cell("from bookinfo_lab.errors import LabError\nraise LabError('no pod \\x1b[31m there')")
+    said = capsys.readouterr()
+    assert [line for line in (said.out + said.err).splitlines() if line] == ["bookinfo-lab: no pod \\x1b[31m there"]
+    notebook._shell.run_cell("raise ValueError('a bug')")
+    assert "Traceback" in capsys.readouterr().out

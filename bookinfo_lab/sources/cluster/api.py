@@ -31,7 +31,10 @@ _Decoded = TypeVar("_Decoded")
 
 
 class Refused(LabError):
-    """The API server said no: ``status`` is its HTTP status, ``verb`` and ``resource`` what was asked."""
+    """The API server said no: ``status`` is its HTTP status, ``verb`` and ``resource`` what was asked.
+
+    It is 403 also where a webhook or a policy did not admit it, which answer with 400 and 422.
+    """
 
     def __init__(self, message: str, status: int, verb: str, resource: str) -> None:
         super().__init__(message)
@@ -155,8 +158,15 @@ class Api:
 
     def credentials(self) -> dict[str, str]:
         """The header that says who asks; a token that has run out is read again."""
-        settings = self.client.configuration.auth_settings().values()
-        return {item["key"]: item["value"] for item in settings if item["in"] == "header"}
+        try:
+            settings = self.client.configuration.auth_settings().values()
+        except Exception as error:  # noqa: BLE001 - what the user's way to log in raises
+            raise login.failed(self.named, error) from None
+        # A token from a file often ends in a newline, which no header can.
+        found = {item["key"]: str(item["value"] or "").strip() for item in settings if item["in"] == "header"}
+        if not all(value.isascii() and value.isprintable() for value in found.values()):
+            raise LabError(f"the credentials of {self.named} hold a character that no token has: log in again")
+        return found
 
     def renew(self) -> bool:
         """Log in again, as a token in a file or of a program may have changed; whether there is another one now."""
@@ -218,7 +228,7 @@ def refused(status: int, raw: bytes, method: str, path: str) -> Refused:
     except (ValueError, AttributeError):
         said = raw[:200].decode("utf-8", "replace")
     said = " ".join(said.split())[:300]
-    status = 401 if status == 403 and _NOBODY in said else status
+    status = 401 if status == 403 and _NOBODY in said else 403 if _DENIED.search(said) else status
     words = {
         401: _UNKNOWN,
         403: _forbidden(said, verb, resource, path),
@@ -246,6 +256,7 @@ def verb_of(method: str, path: str) -> tuple[str, str]:
     return ({"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}[method], resource)
 
 
+_DENIED = re.compile(r"^(.*: )?(admission webhook .* denied the request|ValidatingAdmissionPolicy .* denied request)")
 _NOBODY = 'User "system:anonymous"'
 _UNKNOWN = "the API server does not know this user (an expired token?): log in again"
 # The first role of deploy/rbac/ that grants it; each has what those before it have.

@@ -113,6 +113,13 @@ def _is_taken(host: str, port: int) -> bool:
         return False
 
 
+def from_inside(door: Door, objects: Objects) -> tuple[str, FrontDoor]:
+    """The node of a pod behind the door, and the door as it is there: a headless Service has no address of its own."""
+    service, (pod, number) = door.service, door.pod(objects)
+    host, port = (service.cluster_ips[0], door.port.port) if service.cluster_ips else (pod.pod_ip, number)
+    return pod.node_name, FrontDoor(service.namespace, service.name, door.port.name, str(host), port)
+
+
 def front_door(door: Door, objects: Objects, missing: Sequence[str] = ()) -> FrontDoor:
     """The door as notebooks see it: a node's address and the node port, else the Service's own address and port.
 

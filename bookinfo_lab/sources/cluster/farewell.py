@@ -14,6 +14,7 @@ from collections.abc import Callable
 from bookinfo_lab.errors import LabError
 
 _PATIENCE_S = 10.0
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has one
 _calls: list[Callable[[], None]] = []
 _process = os.getpid()
 
@@ -26,7 +27,7 @@ def call_at_end(call: Callable[[], None]) -> None:
     atexit.unregister(_end)
     atexit.register(_end)
     is_main = threading.current_thread() is threading.main_thread()
-    for number in (signal.SIGTERM, signal.SIGHUP) if is_main else ():
+    for number in _SIGNALS if is_main else ():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _on_signal)
 

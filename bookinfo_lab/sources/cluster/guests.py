@@ -31,6 +31,7 @@ LIFETIME_S = 3600
 IDLE_S = 600
 _RENEW_S = 60.0
 _PATIENCE_S = 60.0
+_MOST_IN_A_POD = 3
 _STEP_S = 0.2
 _MIRROR = "kubernetes.io/config.mirror"
 _PATCH = "application/strategic-merge-patch+json"
@@ -97,6 +98,7 @@ class Guests:
     _pods: dict[tuple[str, str], _Pod] = field(default_factory=dict)
     _made: int = 0
     _stay: list[str] = field(default_factory=list)
+    _images: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def on_node(self, node: str, purpose: str) -> tuple[str, str, str]:
         """(namespace, pod, container) of a pod of ours in a node's network namespace; made where there is none."""
@@ -112,14 +114,22 @@ class Guests:
         Raises `NotAllowed` without leave, `Unfit` for a pod that can have none, `Refused` where the cluster says no.
         """
         meta = pod["metadata"]
-        found = _running_guests(pod, target)
-        own = [name for name, image in found.items() if image == self.image]
+        found = [item for item in _guests(pod, target) if "running" in _guest_state(pod, item["name"])]
+        own = [item for item in found if self._image(pod, item) == self.image]
         if own or (found and "ephemeral" not in self.allowed):
-            return next(iter(own or found))
+            return str((own or found)[0]["name"])
         named = f"{meta['namespace']}/{meta['name']}"
         _check_fit(pod, named)
         self.need("ephemeral", f"{purpose} of {named} needs a container in it", "one")
-        name = self._free_name(pod, target)
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+        name, is_there = self._free_name(pod, target, named)
+        if not is_there:
+            self._put(pod, target, name, path)
+        self._wait(path, lambda given: _guest_state(given, name), f"the container {name}")
+        return name
+
+    def _put(self, pod: Mapping[str, Any], target: str, name: str, path: str) -> None:
+        meta, named = pod["metadata"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         made = {
             "name": name,
             "image": self.image,
@@ -128,10 +138,10 @@ class Guests:
             "targetContainerName": target,
             "securityContext": _as_root("SYS_PTRACE"),  # ss names the programs of other users by it
         }
-        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         patch = {"spec": {"ephemeralContainers": [made]}}
         self.api.check("PATCH", f"{path}/ephemeralcontainers")
         self.say(f"the container {name} is put into {named}; it cannot be removed, and stays there idle")
+        self._images[str(meta.get("uid")), name] = self.image
         self._stay.append(f"{named} ({name})")  # before it is there: however this ends, it is named
         farewell.call_at_end(self.close)
         try:
@@ -141,8 +151,11 @@ class Guests:
             if refusal.status < 500:
                 self._stay.remove(f"{named} ({name})")
             raise
-        self._wait(path, lambda given: _state(given, "ephemeralContainerStatuses", name), f"the container {name}")
-        return name
+
+    def _image(self, pod: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+        """The image that was asked for: a policy may have put another registry's into its place."""
+        shown = str(item.get("image"))
+        return self._images.get((str(pod["metadata"].get("uid")), item["name"]), shown)
 
     def close(self) -> None:
         """Delete the pods, one that has gone already is no error, and name the containers that stay."""
@@ -179,7 +192,9 @@ class Guests:
         if pod is None or not self._lives(pod, container):
             self._find_node(node)
             self.need("node-pod", f"{purpose} of node/{node} needs a pod there", f"a pod on {node}")
-            self.api.check("POST", f"/api/v1/namespaces/{self.api.namespace}/pods")
+            pods = f"/api/v1/namespaces/{self.api.namespace}/pods"
+            self.api.check("POST", pods)
+            self.api.check("DELETE", f"{pods}/{PREFIX}node")  # what may not be deleted is not made
             pod = _Pod(self.api.namespace, f"{PREFIX}node-{self.owner}-{self._made}")
             self._made += 1
             self._pods[key] = pod  # before it is there: however this ends, it is deleted
@@ -222,17 +237,19 @@ class Guests:
             if error.status != 403:
                 raise
 
-    def _free_name(self, pod: Mapping[str, Any], target: str) -> str:
-        """A name that is not taken by one that has ended or is of another image: those cannot be started again."""
-        given = (pod.get("spec") or {}).get("ephemeralContainers") or ()
-        taken = {
-            item["name"]
-            for item in given
-            if "terminated" in _state(pod, "ephemeralContainerStatuses", item["name"])
-            or item.get("image") != self.image
-        }
+    def _free_name(self, pod: Mapping[str, Any], target: str, named: str) -> tuple[str, bool]:
+        """A name for one of ours, and whether it is there already and starts.
+
+        Not one that has ended or is of another image, which cannot be started again.
+        """
+        given = {item["name"]: item for item in (pod.get("spec") or {}).get("ephemeralContainers") or ()}
         stem = f"{PREFIX}{target[:36]}-{self.owner}"
-        return next(name for name in (stem, *(f"{stem}-{number}" for number in range(2, 99))) if name not in taken)
+        for name in (stem, *(f"{stem}-{number}" for number in range(2, _MOST_IN_A_POD + 1))):
+            if name not in given:
+                return name, False
+            if "terminated" not in _guest_state(pod, name) and self._image(pod, given[name]) == self.image:
+                return name, True
+        raise LabError(f"{_MOST_IN_A_POD} containers of this lab's have ended in {named}: no other is put into it")
 
     def _make_pod(self, pod: _Pod, node: str, container: str, more: Collection[str]) -> None:
         alone = "no" if more else "yes"
@@ -323,14 +340,11 @@ def _state(pod: Mapping[str, Any], statuses: str, name: str) -> Mapping[str, Any
     return next((item.get("state") or {} for item in every if item.get("name") == name), {})
 
 
-def _running_guests(pod: Mapping[str, Any], target: str) -> dict[str, str]:
-    """The ephemeral containers of the lab's, of any owner, that run beside ``target``, and their images."""
+def _guest_state(pod: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return _state(pod, "ephemeralContainerStatuses", name)
+
+
+def _guests(pod: Mapping[str, Any], target: str) -> list[Mapping[str, Any]]:
+    """The ephemeral containers of the lab's, of any owner, beside ``target``."""
     given = (pod.get("spec") or {}).get("ephemeralContainers") or ()
-    found = {
-        item["name"]: str(item.get("image"))
-        for item in given
-        if item["name"].startswith(PREFIX) and item.get("targetContainerName") == target
-    }
-    return {
-        name: image for name, image in found.items() if "running" in _state(pod, "ephemeralContainerStatuses", name)
-    }
+    return [item for item in given if item["name"].startswith(PREFIX) and item.get("targetContainerName") == target]

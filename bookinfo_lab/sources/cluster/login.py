@@ -66,6 +66,8 @@ def login(context: str = "") -> Login:
         namespace = found[chosen].safe_get("namespace")
     except broken as error:
         raise _unreadable(error) from None
+    except Exception as error:  # noqa: BLE001 - what its user's way to log in raises: urllib3, oauthlib, the package
+        raise failed(f"context {chosen!r}", error) from None
     _check(configuration, user, chosen, " ".join(said))
     return Login(configuration, chosen, str(namespace or ""))
 
@@ -110,12 +112,13 @@ def _check(configuration: Any, user: dict[str, Any], context: str, said: str) ->
             f"the context {context!r} acts as somebody else (as: {user.get('as', '')}), which the kubernetes package "
             "cannot; give the lab a login of that user's own"
         )
-    program = (user.get("exec") or {}).get("command", "")
-    if program and not any(configuration.api_key.values()) and not configuration.cert_file:
+    program, provider = (user.get("exec") or {}).get("command", ""), (user.get("auth-provider") or {}).get("name", "")
+    if (program or provider) and not any(configuration.api_key.values()) and not configuration.cert_file:
+        whose = f"program {program!r}" if program else f"auth-provider {provider!r}"
         why = f": {said[:200]}" if said else ""
         raise LabError(
-            f"no credentials for the context {context!r}: the kubeconfig's program {program!r} gave none{why}; log in "
-            f"again, then see that kubectl --context {context} get pods works"
+            f"no credentials for the context {context!r}: the kubeconfig's {whose} gave none{why}; log in again, then "
+            f"see that kubectl --context {context} get pods works"
         )
     if str(configuration.proxy or "").startswith("socks"):
         raise Unsupported(
@@ -136,6 +139,14 @@ def _heard() -> Iterator[list[str]]:
         yield lines
     finally:
         root.removeHandler(handler)
+
+
+def failed(named: str, error: Exception) -> LabError:
+    """A login that raised; what it says is left out, as it may quote what nobody else should know."""
+    return LabError(
+        f"no credentials for {named}: its way to log in failed ({type(error).__name__}); log in again, then see that "
+        "kubectl get pods works there"
+    )
 
 
 def _unreadable(error: Exception) -> LabError:

@@ -159,15 +159,12 @@ class KubernetesSource:
         return self._evidence(query, raw, line, f"by {way.name}")
 
     def _get_from_node(self, query: Query, door: Door, objects: Objects) -> Evidence:
-        """By a pod of ours on a node, where no port may be forwarded."""
-        node = next((item.name for item in objects.nodes), "") or door.pod(objects)[0].node_name
-        front = FrontDoor(
-            door.service.namespace, door.service.name, door.port.name, str(door.service.cluster_ips[0]), door.port.port
-        )
+        """By a pod of ours on the node of a pod behind the door, where no port may be forwarded."""
+        node, front = doors.from_inside(door, objects)
         answer = self.ways.run(self.guests.on_node(node, "a request"), base.curl(query, front))
         if answer.done.status:
             raise SourceError(answer.line, answer.done.status, answer.done.stderr.decode("utf-8", "replace"))
-        note = f"by a pod of the lab's on {node}: its address is what the Service sees"
+        note = f"by a pod of the lab's on {node}: its address is what the pod behind it sees"
         return self._evidence(query, answer.done.stdout, answer.line, note)
 
     def _ask(self, door: Door, way: Way, objects: Objects, arguments: Sequence[str]) -> bytes:

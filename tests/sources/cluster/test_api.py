@@ -131,6 +131,27 @@ def test_a_refusal_is_one_line_that_says_what_grants_it(status: int, method: str
     assert refusal.value.status == status
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "is_denied"),
+    [
+        (400, 'admission webhook "validate.kyverno.svc-fail" denied the request: no guests', True),
+        (
+            422,
+            "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no guests",
+            True,
+        ),
+        (403, 'pods "p" is forbidden: violates PodSecurity "restricted:latest"', True),
+        (422, 'Pod "p" is invalid: spec.containers[0].image: Required value', False),
+    ],
+)
+def test_a_policy_s_refusal_is_one_whatever_its_status(status: int, said: str, is_denied: bool) -> None:
+    with serving({MINE: [(status, {"message": said})]}) as (server_api, _), pytest.raises(Refused) as refusal:
+        server_api.ask("POST", MINE, body={})
+    assert (refusal.value.status == 403) is is_denied
+    assert ("the cluster does not admit it (create pods)" in str(refusal.value)) is is_denied
+    assert said in str(refusal.value)
+
+
 def test_a_server_that_is_gone_is_one_line_without_its_address() -> None:
     with serving({}) as (server_api, server):
         port = server.server_port

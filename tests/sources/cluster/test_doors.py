@@ -97,3 +97,29 @@ def test_the_ways_in_are_the_load_balancer_a_nodes_port_and_a_forwarded_port() -
 def test_of_a_thousand_nodes_a_few_are_tried() -> None:
     objects = parse([service("productpage", **OPEN), *(node(f"n{at}", f"192.0.2.{at}") for at in range(1, 200))])
     assert len(list(doors.ways(doors.find(objects), objects))) <= 5
+
+
+@pytest.mark.parametrize(
+    ("spec", "url"),
+    [({}, "http://10.96.0.9:9080"), ({"clusterIP": "None", "clusterIPs": ["None"]}, "http://[fd00::9]:9999")],
+)
+def test_inside_the_door_is_the_services_address_or_where_it_has_none_its_pods(spec: dict[str, Any], url: str) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "shop"},
+        "spec": {"nodeName": "b", "containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": "fd00::9"}]},
+    }
+    endpoint = {"addresses": ["fd00::9"], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": "p"}}
+    behind = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": "productpage"}},
+        "addressType": "IPv6",
+        "ports": [{"name": "http", "port": 9999, "protocol": "TCP"}],
+        "endpoints": [endpoint],
+    }
+    objects = parse([service("productpage", **spec), pod, behind, *NODES])
+    node, door = doors.from_inside(doors.find(objects), objects)
+    assert (node, door.url) == ("b", url)

@@ -1,19 +1,22 @@
 """A guest makes nothing without leave, marks what it makes, uses again what is there, and takes away what it can."""
 
+from typing import Any
+
 import pytest
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import guests
+from bookinfo_lab.sources.cluster.api import Refused
 from bookinfo_lab.sources.cluster.guests import Guests, NotAllowed, leaves
 
-from .serving import serving
+from .serving import REVIEWS, serving
 
 POD = "/api/v1/namespaces/mine/pods/p"
 NODE = "/api/v1/nodes/n"
 
 
-def pod(name: str = "", state: str = "running", image: str = DEBUG_IMAGE) -> dict[str, object]:
+def pod(name: str = "", state: str = "running", image: str = DEBUG_IMAGE) -> dict[str, Any]:
     """A pod that has an ephemeral container of the lab's in that state, or none."""
     containers = [{"name": name, "targetContainerName": "app", "image": image}] if name else []
     statuses = [{"name": name, "state": {state: {}}}] if name else []
@@ -60,6 +63,43 @@ def test_one_of_another_image_is_used_only_where_none_may_be_put_beside_it(capfd
         with pytest.raises(LabError):
             Guests(api, frozenset(["ephemeral"]), image="example.org/mine:1").in_pod(old, "app", "rules")
     assert [method for method, _, _ in server.asked] == ["PATCH"]
+
+
+def test_one_whose_image_a_policy_rewrote_is_used_again_and_no_other_is_put_beside_it() -> None:
+    with serving({}) as (api, server):
+        made = Guests(api, frozenset(["ephemeral"]))
+        name = f"bookinfo-lab-app-{made.owner}"
+        there = pod(name, image=f"mirror.example.org/{DEBUG_IMAGE}")
+        there["metadata"]["uid"] = "7"
+        server.answers = {f"{POD}/ephemeralcontainers": [(200, {})], POD: [(200, there)]}
+        bare = pod() | {"metadata": there["metadata"]}
+        assert [made.in_pod(given, "app", "rules") for given in (bare, there, there)] == [name] * 3
+        starting = pod(name, "waiting", f"mirror.example.org/{DEBUG_IMAGE}") | {"metadata": there["metadata"]}
+        assert made.in_pod(starting, "app", "rules") == name
+    assert [method for method, _, _ in server.asked].count("PATCH") == 1
+
+
+def test_where_each_has_ended_no_fourth_is_put_into_a_pod() -> None:
+    with serving({}) as (api, server):
+        made = Guests(api, frozenset(["ephemeral"]))
+        ended = [pod(f"bookinfo-lab-app-{made.owner}{more}", "terminated") for more in ("", "-2", "-3")]
+        there = pod()
+        there["spec"]["ephemeralContainers"] = [one["spec"]["ephemeralContainers"][0] for one in ended]
+        states = [one["status"]["ephemeralContainerStatuses"][0] for one in ended]
+        there["status"]["ephemeralContainerStatuses"] = states
+        with pytest.raises(LabError, match="3 containers of this lab's have ended in mine/p"):
+            made.in_pod(there, "app", "rules")
+    assert server.asked == []
+
+
+def test_what_may_not_be_deleted_is_not_made() -> None:
+    may = [(201, {"status": {"allowed": True}})] * 2 + [(201, {"status": {"allowed": False}})]
+    with (
+        serving({NODE: [(200, {})], REVIEWS: may}) as (api, server),
+        pytest.raises(Refused, match="may not delete pods"),
+    ):
+        Guests(api, frozenset(["node-pod"])).on_node("n", "rules")
+    assert {method for method, _, _ in server.asked} == {"GET"}
 
 
 def test_a_node_that_is_not_there_gets_no_pod() -> None:

@@ -189,3 +189,29 @@ def test_a_list_with_nothing_in_it_may_say_so_in_any_way() -> None:
     for page in ({"items": None, "metadata": None}, {"items": []}, {}):
         with serving({"/api/v1/pods": [(200, page)]}) as (found, _):
             assert json.loads(listing.objects(found, "pods", ()).raw)["items"] == []
+
+
+def test_a_token_file_may_end_in_a_newline_and_a_token_that_no_header_can_hold_is_not_shown(
+    write: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("secret-1\n")
+    with serving({"/version": [(200, {"gitVersion": "v1.34.0"})]}) as (_, server):
+        write({"tokenFile": str(tmp_path / "token")}, f"http://127.0.0.1:{server.server_port}")
+        assert api.connect("prod").credentials() == {"authorization": "Bearer secret-1"}
+        (tmp_path / "token").write_text("secret-1\nsecret-2")
+        with pytest.raises(LabError, match="a character that no token has: log in again") as error:
+            api.connect("prod")
+    assert "secret" not in str(error.value)
+
+
+def test_a_provider_of_tokens_that_does_not_answer_is_one_line_without_what_it_was_asked(write: Write) -> None:
+    parts = [base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in ({}, {"exp": 1})]
+    issuer = {"idp-issuer-url": "http://127.0.0.1:9", "client-id": "i", "client-secret": "s", "refresh-token": "hidden"}
+    for token, words in (
+        (".".join([*parts, "s"]), "its way to log in failed"),
+        ("no token", "auth-provider 'oidc' gave"),
+    ):
+        write({"auth-provider": {"name": "oidc", "config": {**issuer, "id-token": token}}})
+        with pytest.raises(LabError, match=f"^no credentials for .*context 'prod': .*{words}") as error:
+            login.login("prod")
+        assert "hidden" not in str(error.value)
