@@ -16,7 +16,8 @@ from bookinfo_lab.doctor.findings import Check
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.places import OWNED
 from bookinfo_lab.sources.cluster.api import Api
-from bookinfo_lab.sources.cluster.guests import LEAVES, PREFIX, Guests
+from bookinfo_lab.sources.cluster.guest_objects import PREFIX
+from bookinfo_lab.sources.cluster.guests import LEAVES, Guests
 
 _WITH_PROCESSES = "node pod, hostPID"
 _POD_SECURITY = "violates PodSecurity"

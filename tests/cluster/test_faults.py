@@ -288,7 +288,9 @@ def test_an_interrupted_cell_leaves_nothing_half_made_and_the_next_one_works(bed
     try:
         assert "connected" in notebook.run(CONNECT.format(namespace=namespace))
         # While a pod is being made: it is there, and the lab waits for it to run.
-        notebook.run("from bookinfo_lab.sources.cluster import guests; guests._state = lambda *given: {}")
+        notebook.run(
+            "from bookinfo_lab.sources.cluster import guests; guests.state_of = guests.state_in = lambda *given: {}"
+        )
         notebook.begin(f"lab.rules('node/{node}')")
         assert left.until(lambda: left.of_a_lab(bed) != [])
         notebook.interrupt()

@@ -15,8 +15,7 @@ from test_cli_cluster import environment
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.lab import Lab
-from bookinfo_lab.sources.cluster import guests as module
-from bookinfo_lab.sources.cluster import streams, traces
+from bookinfo_lab.sources.cluster import guest_objects, guests, streams, traces
 from bookinfo_lab.sources.cluster.guests import NotAllowed, Unfit
 from bookinfo_lab.sources.cluster.source import KubernetesSource
 
@@ -75,7 +74,7 @@ def test_a_pod_that_was_deleted_by_another_is_made_again(
     node = node_of(bed, namespace)
     made = source.guests.on_node(node, "a test")
     traces.remove(source.api, [namespace])
-    monkeypatch.setattr(module, "_RENEW_S", 0.0)
+    monkeypatch.setattr(guests, "_RENEW_S", 0.0)
     again = source.guests.on_node(node, "a test")
     assert again != made
     assert streams.run(source.api, *again, ["true"]).status == 0
@@ -85,9 +84,11 @@ def test_a_pod_that_was_deleted_by_another_is_made_again(
 def test_a_pod_whose_lab_is_gone_ends_by_itself_but_not_under_a_program(
     bed: Bed, namespace: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FULL", "echo 6 > /tmp/idle-left")
-    quick = module._KEEP.replace(f"echo {module.IDLE_S // 10} >", "echo 6 >").replace("sleep 10", "sleep 1")
-    monkeypatch.setattr(module, "_KEEP", quick)
+    monkeypatch.setattr(guest_objects, "FULL", "echo 6 > /tmp/idle-left")
+    quick = guest_objects.KEEP.replace(f"echo {guest_objects.IDLE_S // 10} >", "echo 6 >").replace(
+        "sleep 10", "sleep 1"
+    )
+    monkeypatch.setattr(guest_objects, "KEEP", quick)
     source = connect(bed.kubeconfig, namespace, ("node-pod",))
     where = source.guests.on_node(node_of(bed, namespace), "a test")
     assert streams.run(source.api, *where, ["sleep", "9"]).status == 0  # longer than it has without a program

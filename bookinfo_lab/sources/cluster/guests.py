@@ -8,7 +8,6 @@ in them by exec, never by attach, which loses what is printed before it is there
 
 import contextlib
 import os
-import re
 import secrets
 import shlex
 import sys
@@ -18,34 +17,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bookinfo_lab.errors import LabError, NotShown
-from bookinfo_lab.kube.places import OWNED
 from bookinfo_lab.sources.base import DEBUG_IMAGE
-from bookinfo_lab.sources.cluster import farewell, streams
+from bookinfo_lab.sources.cluster import farewell, guest_objects, streams
 from bookinfo_lab.sources.cluster.api import Api, Refused
+from bookinfo_lab.sources.cluster.guest_objects import PREFIX, guests_in, state_in, state_of
 
-PREFIX = "bookinfo-lab-"
 LEAVES = ("ephemeral", "node-pod", "trace")
 VARIABLE = "BOOKINFO_LAB_ALLOW"
 IMAGE_VARIABLE = "BOOKINFO_LAB_IMAGE"
-LIFETIME_S = 3600
-IDLE_S = 600
 _RENEW_S = 60.0
 _PATIENCE_S = 60.0
 _MOST_IN_A_POD = 3
 _STEP_S = 0.2
 _MIRROR = "kubernetes.io/config.mirror"
 _PATCH = "application/strategic-merge-patch+json"
-# A node pod counts its idle steps of ten seconds down; `_renew` and programs that run in it (where it sees its own
-# processes alone) start the count anew.
-_FULL = f"echo {IDLE_S // 10} > /tmp/idle-left"
-_KEEP = f"""trap 'exit 0' TERM
-{_FULL}
-while left=$(cat /tmp/idle-left) && [ "${{left:-1}}" -gt 0 ]; do
-  echo $((${{left:-1}} - 1)) > /tmp/idle-left
-  set -- /proc/[0-9]*
-  [ "$ALONE" != yes ] || [ $# -le 1 ] || {_FULL}
-  sleep 10 & wait $!
-done"""
 
 
 class NotAllowed(NotShown):
@@ -63,11 +48,6 @@ def leaves(given: Collection[str] = ()) -> frozenset[str]:
         if word not in LEAVES:
             raise LabError(f"{word!r} is nothing that can be allowed; there are: {', '.join(LEAVES)}")
     return frozenset(words)
-
-
-def is_of(container: str, owner: str) -> bool:
-    """Whether an ephemeral container's name is one that this owner's lab gives."""
-    return re.search(rf"-{re.escape(owner)}(-\d+)?$", container) is not None
 
 
 def say(line: str) -> None:
@@ -114,7 +94,7 @@ class Guests:
         Raises `NotAllowed` without leave, `Unfit` for a pod that can have none, `Refused` where the cluster says no.
         """
         meta = pod["metadata"]
-        found = [item for item in _guests(pod, target) if "running" in _guest_state(pod, item["name"])]
+        found = [item for item in guests_in(pod, target) if "running" in state_in(pod, item["name"])]
         own = [item for item in found if self._image(pod, item) == self.image]
         if own or (found and "ephemeral" not in self.allowed):
             return str((own or found)[0]["name"])
@@ -125,20 +105,12 @@ class Guests:
         name, is_there = self._free_name(pod, target, named)
         if not is_there:
             self._put(pod, target, name, path)
-        self._wait(path, lambda given: _guest_state(given, name), f"the container {name}")
+        self._wait(path, lambda given: state_in(given, name), f"the container {name}")
         return name
 
     def _put(self, pod: Mapping[str, Any], target: str, name: str, path: str) -> None:
         meta, named = pod["metadata"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-        made = {
-            "name": name,
-            "image": self.image,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["sleep", "infinity"],
-            "targetContainerName": target,
-            "securityContext": _as_root("SYS_PTRACE"),  # ss names the programs of other users by it
-        }
-        patch = {"spec": {"ephemeralContainers": [made]}}
+        patch = {"spec": {"ephemeralContainers": [guest_objects.ephemeral(name, target, self.image)]}}
         self.api.check("PATCH", f"{path}/ephemeralcontainers")
         self.say(f"the container {name} is put into {named}; it cannot be removed, and stays there idle")
         self._images[str(meta.get("uid")), name] = self.image
@@ -214,7 +186,7 @@ class Guests:
         if time.monotonic() - pod.renewed < _RENEW_S:
             return True
         with contextlib.suppress(LabError):
-            if streams.run(self.api, pod.namespace, pod.name, container, ["sh", "-c", _FULL]).status == 0:
+            if streams.run(self.api, pod.namespace, pod.name, container, ["sh", "-c", guest_objects.FULL]).status == 0:
                 pod.renewed = time.monotonic()
                 return True
         self._delete(pod)
@@ -247,39 +219,17 @@ class Guests:
         for name in (stem, *(f"{stem}-{number}" for number in range(2, _MOST_IN_A_POD + 1))):
             if name not in given:
                 return name, False
-            if "terminated" not in _guest_state(pod, name) and self._image(pod, given[name]) == self.image:
+            if "terminated" not in state_in(pod, name) and self._image(pod, given[name]) == self.image:
                 return name, True
         raise LabError(f"{_MOST_IN_A_POD} containers of this lab's have ended in {named}: no other is put into it")
 
     def _make_pod(self, pod: _Pod, node: str, container: str, more: Collection[str]) -> None:
-        alone = "no" if more else "yes"
-        made = {
-            "name": container,
-            "image": self.image,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["sh", "-c", _KEEP],
-            "env": [{"name": "ALONE", "value": alone}],
-            "securityContext": _as_root(*more),
-        }
-        spec = {
-            "nodeName": node,
-            "hostNetwork": True,
-            **({"hostPID": True} if more else {}),
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": LIFETIME_S,
-            "terminationGracePeriodSeconds": 1,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [made],
-        }
-        labels = {OWNED: self.owner, "sidecar.istio.io/inject": "false"}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod.name, "labels": labels}, "spec": spec}
+        body = guest_objects.node_pod(pod.name, self.owner, node, container, self.image, more)
         path = f"/api/v1/namespaces/{pod.namespace}/pods"
         with _admitted(pod.namespace):
             self.api.ask("POST", path, body=body)
         self._wait(
-            f"{path}/{pod.name}", lambda given: _state(given, "containerStatuses", container), f"the pod {pod.name}"
+            f"{path}/{pod.name}", lambda given: state_of(given, "containerStatuses", container), f"the pod {pod.name}"
         )
 
     @property
@@ -307,10 +257,6 @@ class Guests:
             time.sleep(_STEP_S)
 
 
-def _as_root(*more: str) -> dict[str, Any]:
-    return {"capabilities": {"add": ["NET_ADMIN", "NET_RAW", *more]}, "runAsUser": 0, "runAsNonRoot": False}
-
-
 @contextlib.contextmanager
 def _admitted(namespace: str) -> Any:
     """Say what to do instead where Pod Security is what refuses."""
@@ -333,18 +279,3 @@ def _check_fit(pod: Mapping[str, Any], named: str) -> None:
     phase = "being deleted" if meta.get("deletionTimestamp") else status.get("phase", "Running")
     if phase != "Running":
         raise Unfit(f"{named} does not run (it is {phase}): no container can be put into it")
-
-
-def _state(pod: Mapping[str, Any], statuses: str, name: str) -> Mapping[str, Any]:
-    every = (pod.get("status") or {}).get(statuses) or ()
-    return next((item.get("state") or {} for item in every if item.get("name") == name), {})
-
-
-def _guest_state(pod: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return _state(pod, "ephemeralContainerStatuses", name)
-
-
-def _guests(pod: Mapping[str, Any], target: str) -> list[Mapping[str, Any]]:
-    """The ephemeral containers of the lab's, of any owner, beside ``target``."""
-    given = (pod.get("spec") or {}).get("ephemeralContainers") or ()
-    return [item for item in given if item["name"].startswith(PREFIX) and item.get("targetContainerName") == target]

@@ -12,7 +12,7 @@ import msgspec
 
 from bookinfo_lab.kube.places import OWNED
 from bookinfo_lab.sources.cluster.api import Api, Refused, decoded
-from bookinfo_lab.sources.cluster.guests import PREFIX, is_of
+from bookinfo_lab.sources.cluster.guest_objects import PREFIX, is_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
