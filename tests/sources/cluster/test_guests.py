@@ -8,6 +8,7 @@ from bookinfo_lab.errors import LabError
 from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import guests
 from bookinfo_lab.sources.cluster.api import Refused
+from bookinfo_lab.sources.cluster.guest_objects import is_of
 from bookinfo_lab.sources.cluster.guests import Guests, NotAllowed, leaves
 
 from .serving import REVIEWS, serving
@@ -177,3 +178,8 @@ def test_a_node_that_takes_no_more_pods_is_told_at_once_in_its_own_words() -> No
         server.answers[own] = [(200, full)]
         with pytest.raises(LabError, match=r"does not start: OutOfpods Node didn't have enough resource$"):
             made.on_node("n", "rules")
+
+
+def test_a_container_is_of_the_lab_whose_id_ends_its_name() -> None:
+    names = ["bookinfo-lab-app-0a1b2c3d", "bookinfo-lab-app-0a1b2c3d-2", "bookinfo-lab-0a1b2c3d-ffffffff"]
+    assert [is_of(name, "0a1b2c3d") for name in names] == [True, True, False]
