@@ -5,10 +5,10 @@ requests, each alone or inside its capture, then what shows their traces.  A new
 below and nowhere else.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from bookinfo_lab.kube.parse import Given
+from bookinfo_lab.kube.parse import Given, parse
 from bookinfo_lab.kube.places import CLIENT, Place, places
 from bookinfo_lab.sources.base import ADMIN_PATHS, INTERFACES, RESOURCES, RULE_SAVERS, Query, is_of_netns, is_proxy
 
@@ -93,9 +93,35 @@ def planned(objects: Given, *, has_client: bool, source: str = "", proofs: Seque
     after += [Query(kind, place) for kind in CONTAINER_AFTER for place in every if place.kind == "pod"]
     after += [Query("envoy", place, (path,)) for path in ADMIN_PATHS for place in every if is_proxy(place)]
     after += proofs
-    points = tuple(_points(netns))
+    in_nodes = {(pod.namespace, pod.name) for pod in parse(objects).pods if pod.host_network}
+    points = tuple(_points(netns, in_nodes))
     captures = tuple(Capture(points, (Query("get", CLIENT, request),)) for request in CAPTURED)
     return Contents((*before, *after), tuple(Query("get", CLIENT, item) for item in REQUESTED), captures, source=source)
+
+
+def at(point: str) -> Query:
+    """The question that a capture at one point answers."""
+    return Query("capture", None, (point,))
+
+
+def without(wanted: Contents, refused: Collection[Query]) -> Contents:
+    """The same but for these queries, and for capture points as `at` has them.
+
+    The requests of a capture that has no point left are made alone.
+    """
+    captures = [without_points(item, refused) for item in wanted.captures]
+    alone = [query for item in captures if not item.points for query in item.requests]
+    return replace(
+        wanted,
+        queries=tuple(query for query in wanted.queries if query not in refused),
+        requests=(*alone, *wanted.requests),
+        captures=tuple(item for item in captures if item.points),
+    )
+
+
+def without_points(capture: Capture, refused: Collection[Query]) -> Capture:
+    """The capture at those of its points that are not ``refused``, which may be none."""
+    return replace(capture, points=tuple(name for name in capture.points if at(name) not in refused))
 
 
 def is_before_requests(query: Query) -> bool:
@@ -120,10 +146,13 @@ def _one_of_each_netns(every: Sequence[Place]) -> tuple[Place, ...]:
     return tuple(item for item in every if item in first.values())
 
 
-def _points(netns: Sequence[Place]) -> Iterator[str]:
+def _points(netns: Sequence[Place], in_nodes: Collection[tuple[str, str]]) -> Iterator[str]:
+    """Each interface of each; no veth of pods ``in_nodes``' network namespaces, which have none of their own."""
     for place in netns:
+        is_in_node = (place.namespace, place.name) in in_nodes
         for interface in INTERFACES if place.kind == "pod" else INTERFACES[:1]:
-            yield f"{place}:{interface}"
+            if not (is_in_node and interface == "veth"):
+                yield f"{place}:{interface}"
 
 
 def _by_kind(queries: Sequence[Query]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Record a source: ask it for everything that a recording holds, redact it, write it whole or not at all.
 
 Edge.  Any live source comes in, a new folder or zip goes out.  What the source cannot answer is listed in the manifest
-with its reason; that it stops answering altogether is an error, and nothing is written.  No byte of evidence reaches
-the disk before it was redacted.
+with its reason, a capture point that cannot be without the others; that there is no front door, or that the source
+stops answering altogether, is an error, and nothing is written.  No byte of evidence reaches the disk before it was
+redacted.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bookinfo_lab.errors import LabError, RecordingError
 from bookinfo_lab.netfilter import attempt
 from bookinfo_lab.sources import archive, contents, manifest, passing, redaction
-from bookinfo_lab.sources.base import RESOURCES, Evidence, Query, Source
+from bookinfo_lab.sources.base import RESOURCES, Evidence, FrontDoor, Query, Source
 from bookinfo_lab.sources.contents import Capture, Contents, NotHeld
 from bookinfo_lab.sources.manifest import Blob, Captured, Dropped, Manifest, Piece, Redaction
 
@@ -45,8 +46,12 @@ class _Read:
 
 
 def plan(source: Source) -> Contents:
-    """What a recording of ``source`` would hold, as far as its objects, addresses and routes tell."""
+    """What a recording of ``source`` would hold, as far as its objects, addresses and routes tell.
+
+    LabError where it has no front door, without which there is no recording.
+    """
     source = _cut(source) or source
+    source.front_door()
     objects = _objects(source)
     try:
         packets = list(passing.packets(source).values())
@@ -57,11 +62,11 @@ def plan(source: Source) -> Contents:
     cut = _cut(source)
     if cut is None:
         return wanted
-    refused = {query: reason for query in wanted.queries if (reason := cut.refusal(query))}
-    queries = tuple(query for query in wanted.queries if query not in refused)
+    points = dict.fromkeys(contents.at(name) for capture in wanted.captures for name in capture.points)
+    refused = {query: reason for query in (*wanted.queries, *points) if (reason := cut.refusal(query))}
     reasons = dict.fromkeys([*cut.missing, *refused.items()])
     missing = tuple(NotHeld(contents.key(query), reason) for query, reason in reasons)
-    return replace(wanted, queries=queries, not_held=missing, notes=cut.notes)
+    return replace(contents.without(wanted, refused), not_held=missing, notes=cut.notes)
 
 
 def _cut(source: Source) -> "Recorded | None":
@@ -77,18 +82,20 @@ def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], obje
     """Write a redacted recording of ``source`` to the new folder (or, with that ending, .zip) ``path``; what it holds.
 
     ``on_listing`` is given the lines that say what will be read, before anything is written.  Raises RecordingError
-    where ``path`` exists or cannot be written, or where the source is a recording itself.
+    where ``path`` exists or cannot be written, or where the source is a recording itself; LabError where it has no
+    front door, before anything else is asked or made.
     """
     if source.kind == "recording":
         raise RecordingError(f"this lab is a recording already: copy it; {source.description}")
     with archive.place(path) as folder:
         source = _cut(source) or source
+        door = source.front_door()
         wanted = plan(source)
         if on_listing is not None:
             on_listing(wanted.lines)
         read = _read(source, wanted)
         objects = _objects(source)  # a source that ended meanwhile says so here
-        files, made = _files(source, read, _public(objects))
+        files, made = _files(source, door, read, _public(objects))
         raw = manifest.encode(made)
         archive.write(folder, path, {**files, manifest.NAME: raw})
     captures = tuple(Capture(item.piece.query.arguments, item.requests) for item in made.captures)
@@ -117,8 +124,10 @@ def _read(source: Source, wanted: Contents) -> _Read:
     read = _Read(missing=list(wanted.not_held))
     for query in filter(contents.is_before_requests, wanted.queries):
         _fetch(source, query, read)
+    refused: dict[Query, str] = {}
     for capture in wanted.captures:
-        _capture(source, capture, read)
+        _capture(source, contents.without_points(capture, refused), read, refused)
+    read.missing.extend(NotHeld(query, reason) for query, reason in refused.items())
     for query in wanted.requests:
         _fetch(source, query, read)
     for query in wanted.queries:
@@ -161,21 +170,41 @@ def _fetch(source: Source, query: Query, read: _Read) -> None:
         read.missing.append(NotHeld(contents.key(query), str(error)))
 
 
-def _capture(source: Source, capture: Capture, read: _Read) -> None:
+def _capture(source: Source, capture: Capture, read: _Read, refused: dict[Query, str]) -> None:
+    """Add the requests and the frames around them, of the points that can be; the others are added to ``refused``."""
+    has_begun = False
     try:
-        with source.capture(capture.points) as running:
-            got = [source.fetch(query) for query in capture.requests]
-        taken = running.evidence
+        if capture.points:
+            with source.capture(capture.points) as running:
+                has_begun = True
+                got = [source.fetch(query) for query in capture.requests]
+            read.captures.append((running.evidence, capture.requests))
+            read.evidence.extend(got)
+            return
     except LabError as error:
+        found = {} if has_begun else _refused(source, capture.points)
+        if found:
+            refused.update(found)
+            _capture(source, contents.without_points(capture, found), read, refused)
+            return
         read.missing.append(NotHeld(capture.query, str(error)))
-        for query in capture.requests:
-            _fetch(source, query, read)
-    else:
-        read.evidence.extend(got)
-        read.captures.append((taken, capture.requests))
+    for query in capture.requests:
+        _fetch(source, query, read)
 
 
-def _files(source: Source, read: _Read, public: Sequence[str]) -> tuple[dict[str, bytes], Manifest]:
+def _refused(source: Source, points: Sequence[str]) -> dict[Query, str]:
+    """The points at which a capture does not begin, each asked alone, and why."""
+    found = {}
+    for name in points:
+        try:
+            with source.capture((name,)):
+                pass
+        except LabError as error:
+            found[contents.at(name)] = str(error)
+    return found
+
+
+def _files(source: Source, door: FrontDoor, read: _Read, public: Sequence[str]) -> tuple[dict[str, bytes], Manifest]:
     """Every file of the recording but the manifest, and the manifest."""
     parts = {**_parts(read), (-1, "source"): source.description.encode()}
     cut = _cut(source)
@@ -200,7 +229,7 @@ def _files(source: Source, read: _Read, public: Sequence[str]) -> tuple[dict[str
         kind=source.kind,
         source=_text(clean[-1, "source"]),
         has_client=source.has_client,
-        front_door=source.front_door(),
+        front_door=door,
         pieces=tuple(pieces[: len(read.evidence)]),
         captures=tuple(captured),
         not_held=tuple(_not_held(number, item, clean) for number, item in enumerate(read.missing)),

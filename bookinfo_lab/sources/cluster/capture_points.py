@@ -2,38 +2,79 @@
 
 Edge.  A pod's eth0 and lo are in its own network namespace; its veth, the node's end of the pair, is in the node's, and
 is told by the node's route to the pod or by the pod's own interface, never guessed.  A node's `eth0` is the interface
-that its default route leaves by where none has that name.
+that its default route leaves by where none has that name.  `refusal` tells beforehand, with nothing made, what it can.
 """
 
 import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.places import Place
+from bookinfo_lab.sources.cluster.guests import NotAllowed
 from bookinfo_lab.sources.cluster.sniff import Point
 from bookinfo_lab.sources.cluster.ways import Ways, Where
 
 _PURPOSE = "a capture"
 
 
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """``place`` is where a container runs tcpdump; ``pod``, with its ``address``, is the one whose veth is meant."""
+
+    place: Place
+    is_host: bool
+    pod: Place | None = None
+    address: str = ""
+
+
 def point(ways: Ways, name: str) -> Point:
     """The point ``node/NAME:INTERFACE`` or ``NAMESPACE/POD:INTERFACE``; LabError where it cannot be."""
+    site, interface = _site(ways, name), name.rpartition(":")[2]
+    where = ways.guest(site.place, _PURPOSE)
+    if site.pod is not None:
+        interface = _veth(ways, where, name, site.pod, site.address)
+    elif site.place.kind == "node" and interface == "eth0":
+        interface = _outwards(ways, where)
+    return Point(name, where, interface, is_host=site.is_host)
+
+
+def refusal(ways: Ways, name: str) -> str:
+    """Why a point cannot be, as far as that is told before anything is made for it; "" where it may be.
+
+    Told are a missing leave, a pod that no container can be put into, and what is not there.
+    """
+    own = ways.guests
+    try:
+        place = _site(ways, name).place
+        leave = "node-pod" if place.kind == "node" else "ephemeral"
+        bare = replace(ways, guests=replace(own, allowed=own.allowed - {leave}))
+        try:
+            bare.guest(place, _PURPOSE)
+        except NotAllowed:
+            if leave not in own.allowed:
+                raise
+    except LabError as error:
+        return str(error)
+    return ""
+
+
+def _site(ways: Ways, name: str) -> _Site:
     target, _, interface = name.rpartition(":")
     namespace, _, word = target.rpartition("/")
     if namespace == "node":
-        where = ways.guests.on_node(word, _PURPOSE)
-        return Point(name, where, _outwards(ways, where) if interface == "eth0" else interface, is_host=True)
+        return _Site(Place("node", "", word, ""), is_host=True)
+    place = Place("pod", namespace, word, "")
     pod = ways.api.read(f"/api/v1/namespaces/{namespace}/pods/{word}")
     is_host = bool(pod["spec"].get("hostNetwork"))
     if interface != "veth":
-        return Point(name, ways.guest(Place("pod", namespace, word, ""), _PURPOSE), interface, is_host=is_host)
+        return _Site(place, is_host=is_host)
     if is_host:
         raise LabError(f"no capture at {name}: the pod is in its node's network namespace and has no veth of its own")
     node, address = pod["spec"].get("nodeName", ""), (pod.get("status") or {}).get("podIP", "")
     if not node or not address:
         raise LabError(f"no capture at {name}: the pod has no node or no address yet")
-    where = ways.guests.on_node(node, _PURPOSE)
-    return Point(name, where, _veth(ways, where, name, Place("pod", namespace, word, ""), address))
+    return _Site(Place("node", "", node, ""), is_host=False, pod=place, address=address)
 
 
 def _outwards(ways: Ways, where: Where) -> str:

@@ -20,6 +20,7 @@ from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.objects import SERVICE_NAME_LABEL
 from bookinfo_lab.sources.base import RESOURCES, Capturing, Evidence, FrontDoor, Query
 from bookinfo_lab.sources.cluster import (
+    capture_points,
     chosen,
     envoy_slice,
     listing,
@@ -43,8 +44,8 @@ _API_SERVER = (
     ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", "EndpointSlice", "", _LABEL),
 )
 _LEFT_OUT = (
-    "left out: environment values, managedFields and last-applied annotations, rules, connections, frames and Envoy's"
-    " configuration of other Services, certificates, the API server"
+    "left out: environment values, header values of probes, managedFields, annotations that hold an object or an"
+    " environment, rules, connections, frames and Envoy's configuration of other Services, certificates, the API server"
 )
 _STAYS = "not left out: addresses of others in a node's addresses and routes, without which packets would go elsewhere"
 _NO_NODE = "those of a node are of all its pods and of the machine: a recording has only those of containers"
@@ -97,12 +98,19 @@ class Recorded:
         """Nothing is held here."""
 
     def front_door(self) -> FrontDoor:
-        """The door of these namespaces."""
-        return self._inner.front_door()
+        """The door of these namespaces; LabError where none is seen, with what may not be listed."""
+        try:
+            return self._inner.front_door()
+        except LabError as error:
+            missing = listing.objects(self._inner.api, "services", self._inner.namespaces).missing
+            raise LabError("; ".join([str(error), *missing])) from None
 
     def refusal(self, query: Query) -> str:
-        """Why a recording has no such evidence; "" where it has."""
+        """Why a recording has no such evidence, as far as that is told with nothing made for it; "" where it may."""
         place = query.place
+        if query.kind == "capture":
+            reasons = (capture_points.refusal(self._inner.ways, name) for name in query.arguments)
+            return self._said(next(filter(None, reasons), ""))
         if place is not None and place.kind == "pod":
             if not self._chosen.has_pod(place.namespace, place.name):
                 return _NOT_CHOSEN
@@ -196,7 +204,7 @@ class Recorded:
         gone.update(count)
         return text.encode("utf-8", "surrogateescape")
 
-    def _said(self, error: LabError) -> str:
+    def _said(self, error: LabError | str) -> str:
         """An error's line, which may name the context."""
         return text_slice.masked(str(error).replace(self._inner.api.named, "this cluster"), self._scope)[0]
 

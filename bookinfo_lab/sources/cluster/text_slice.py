@@ -53,7 +53,8 @@ def _in_rules(scope: Scope) -> re.Pattern[str]:
 
 
 def _any_of(words: list[str]) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w.-])(?:{'|'.join(words) or '(?!)'})")
+    # Names of hosts are equal whatever their case, and programs quote them as a kubeconfig has them.
+    return re.compile(rf"(?<![\w.-])(?:{'|'.join(words) or '(?!)'})", re.IGNORECASE)
 
 
 def _named(scope: Scope) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which interface of a node is a pod's: the one whose other end is in another network namespace."""
+"""Which interface of a node is a pod's: the one whose other end is in another network namespace; what points can be."""
 
 import json
 from types import SimpleNamespace
@@ -8,8 +8,12 @@ import pytest
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.places import Place
+from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import capture_points
+from bookinfo_lab.sources.cluster.guests import Guests
 from bookinfo_lab.sources.cluster.ways import Ways
+
+from .serving import serving
 
 POD = Place("pod", "shop", "web", "")
 WHERE = ("shop", "node", "node")
@@ -47,3 +51,42 @@ def test_a_pod_whose_interface_has_no_veth_there_is_refused() -> None:
         capture_points._veth(
             ways("cni0", 77, veth("veth1", 9, link_netnsid=1)), WHERE, "shop/web:veth", POD, "10.0.0.1"
         )
+
+
+def given(phase: str = "Running", *, has_guest: bool = False, **spec: Any) -> dict[str, Any]:
+    name = "bookinfo-lab-app-old"
+    guest = {"name": name, "targetContainerName": "app", "image": DEBUG_IMAGE}
+    return {
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"containers": [{"name": "app"}], "ephemeralContainers": [guest] if has_guest else [], **spec},
+        "status": {"phase": phase, "ephemeralContainerStatuses": [{"name": name, "state": {"running": {}}}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("point", "pod", "leaves", "words"),
+    [
+        ("shop/web:eth0", given(), ["ephemeral"], ""),
+        ("shop/web:eth0", given(), ["node-pod"], "needs a container in it"),
+        ("shop/web:lo", given(has_guest=True), [], ""),
+        ("shop/web:lo", given("Pending"), ["ephemeral"], "does not run"),
+        ("shop/web:lo", given("Pending"), [], "does not run"),
+        ("shop/gone:lo", given(), ["ephemeral"], "there is no such pods"),
+        ("shop/web:veth", given(), ["ephemeral", "node-pod"], "has no node or no address yet"),
+        ("shop/web:veth", given(hostNetwork=True), ["ephemeral", "node-pod"], "has no veth of its own"),
+        ("node/n:eth0", given(), ["ephemeral"], "needs a pod there"),
+        ("node/n:eth0", given(), ["node-pod"], ""),
+        ("node/gone:eth0", given(), ["node-pod"], "there is no such nodes"),
+    ],
+)
+def test_why_a_point_cannot_be_is_told_with_nothing_made(
+    point: str, pod: dict[str, Any], leaves: list[str], words: str
+) -> None:
+    answers = {"/api/v1/namespaces/shop/pods/web": [(200, pod)], "/api/v1/nodes/n": [(200, {})]}
+    with serving(answers) as (api, server):
+        own = Guests(api, frozenset(leaves))
+        found = capture_points.refusal(Ways(api, own), point)
+        own.close()
+    assert words in found
+    assert bool(words) == bool(found)
+    assert {method for method, _, _ in server.asked} == {"GET"}

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ import pytest
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.places import Place
 from bookinfo_lab.packets import pcapng
-from bookinfo_lab.sources import base, recorder
+from bookinfo_lab.sources import base, contents, recorder
 from bookinfo_lab.sources.base import Evidence, Query
+from bookinfo_lab.sources.cluster import sniff
 from bookinfo_lab.sources.cluster.guests import Guests, leaves
 from bookinfo_lab.sources.cluster.recorded import Recorded
 from bookinfo_lab.sources.cluster.source import KubernetesSource
@@ -52,6 +55,12 @@ def bookinfo() -> list[dict[str, Any]]:
 
 @contextmanager
 def recorded(objects: Sequence[dict[str, Any]], *namespaces: str) -> Iterator[Recorded]:
+    with serving(listed(objects)) as (api, _):
+        yield Recorded(KubernetesSource(api, Guests(api, leaves(())), namespaces))
+
+
+def listed(objects: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, Any]]]:
+    """What an API server answers that has these objects."""
     answers: dict[str, list[tuple[int, Any]]] = {}
     for resource, kind in KINDS.items():
         root = "/apis/discovery.k8s.io/v1" if resource == "endpointslices" else "/api/v1"
@@ -60,8 +69,7 @@ def recorded(objects: Sequence[dict[str, Any]], *namespaces: str) -> Iterator[Re
         for namespace in (OURS, MESH, "default"):
             own = [item for item in found if item["metadata"].get("namespace") == namespace]
             answers[f"{root}/namespaces/{namespace}/{resource}"] = [(200, {"items": own})]
-    with serving(answers) as (api, _):
-        yield Recorded(KubernetesSource(api, Guests(api, leaves(())), namespaces))
+    return answers
 
 
 def evidence(query: Query, raw: bytes) -> Evidence:
@@ -197,3 +205,114 @@ def test_what_went_of_two_answers_to_one_question_is_counted_for_each() -> None:
         ]
         dropped = list(recorder._dropped(source, made, ["capture/all.pcapng", "capture/all.2.pcapng"]))
     assert [(item.piece, item.count) for item in dropped] == [("capture/all.pcapng", 5), ("capture/all.2.pcapng", 2)]
+
+
+PAGE, AGENT, MIRROR, STUCK = (f"{OURS}/{name}" for name in ("productpage-1", "agent", "mirror", "stuck"))
+
+
+def with_pods() -> dict[str, list[tuple[int, Any]]]:
+    """The answers of a cluster with a pod in its node's network namespace and two that take no container."""
+    mirror = pod("10.244.0.10", "mirror")
+    mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
+    pods = [
+        pod("10.244.0.8", "productpage-1"),
+        pod(NODE, "agent", hostNetwork=True),
+        mirror,
+        pod("10.244.0.11", "stuck"),
+    ]
+    answers = listed([*bookinfo()[:3], *pods])
+    answers |= {f"/api/v1/namespaces/{OURS}/pods/{item['metadata']['name']}": [(200, item)] for item in pods}
+    return answers | {"/api/v1/nodes/lab-0": [(200, host())]}
+
+
+def not_held(found: contents.Contents) -> dict[str, str]:
+    """The capture points that are not held, and why."""
+    return {item.query.arguments[0]: item.reason for item in found.not_held if item.query.kind == "capture"}
+
+
+def test_the_plan_has_the_capture_points_that_leave_and_pods_allow() -> None:
+    with serving(with_pods()) as (api, server):
+        plans = {
+            given: recorder.plan(KubernetesSource(api, Guests(api, leaves(given)), [OURS]))
+            for given in [(), ("ephemeral",), ("node-pod",), ("ephemeral", "node-pod")]
+        }
+        assert {method for method, _, _ in server.asked} == {"GET"}
+    in_pods = [f"{name}:{interface}" for name in (PAGE, AGENT, STUCK) for interface in ("eth0", "lo")]
+    on_node = ["node/lab-0:eth0", *(f"{name}:veth" for name in (PAGE, MIRROR, STUCK))]
+    points = {given: sorted(item.points for item in found.captures) for given, found in plans.items()}
+    assert points[()] == []
+    assert [set(item) for item in points["ephemeral",]] == [set(in_pods)] * 2
+    assert [set(item) for item in points["node-pod",]] == [set(on_node)] * 2
+    assert [set(item) for item in points["ephemeral", "node-pod"]] == [{*in_pods, *on_node}] * 2
+    reasons = not_held(plans["ephemeral",])
+    assert reasons.keys() == {*on_node, f"{MIRROR}:eth0", f"{MIRROR}:lo"}
+    assert "is a mirror pod" in reasons[f"{MIRROR}:lo"]
+    assert len({reasons[name] for name in on_node}) == 1
+    assert "a capture of node/lab-0 needs a pod there" in reasons[f"{PAGE}:veth"]
+    assert "allow=['ephemeral', 'node-pod']" in reasons[f"{PAGE}:veth"]
+    assert "needs a container in it" in not_held(plans["node-pod",])[f"{AGENT}:lo"]
+    requests = [query.arguments for query in plans[()].requests]
+    assert requests == [*contents.CAPTURED, *contents.REQUESTED]
+
+
+def test_the_points_that_can_be_are_recorded_where_one_turns_out_not_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def in_pod(self: Guests, given: Any, target: str, purpose: str) -> str:
+        if given["metadata"]["name"] in ("mirror", "stuck"):
+            raise LabError("the container does not start (ErrImagePull)")
+        return "ours"
+
+    @contextmanager
+    def capturing(api: object, points: Sequence[sniff.Point], made: Any) -> Iterator[object]:
+        yield SimpleNamespace(evidence=made(pcapng.write([pcapng.Interface(item.name) for item in points], [])))
+
+    with serving(with_pods()) as (api, _):
+        monkeypatch.setattr(Guests, "in_pod", in_pod)
+        monkeypatch.setattr(sniff, "capturing", capturing)
+        monkeypatch.setattr(
+            KubernetesSource,
+            "_get",
+            lambda self, query: Evidence(query, b"", 0.0, self.description, "", ""),
+        )
+        source = KubernetesSource(api, Guests(api, leaves(["ephemeral"])), [OURS])
+        made = recorder.record(source, str(tmp_path / "new"))
+    points = tuple(f"{name}:{interface}" for name in (PAGE, AGENT) for interface in ("eth0", "lo"))
+    assert [item.points for item in made.captures] == [points, points]
+    reasons = not_held(made)
+    assert reasons[f"{STUCK}:eth0"] == "the container does not start (ErrImagePull)"
+    assert {name for name, reason in reasons.items() if "needs a pod there" in reason} == {
+        "node/lab-0:eth0",
+        *(f"{name}:veth" for name in (PAGE, MIRROR, STUCK)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("gone", "doors", "words"),
+    [
+        (True, 0, "there is no Service productpage and no gateway"),
+        (False, 2, "several Services may be the way in"),
+    ],
+)
+def test_without_one_front_door_nothing_is_made_and_nothing_written(
+    gone: bool, doors: int, words: str, tmp_path: Path
+) -> None:
+    gateways = [named(service(OURS, 2, [(80, 0)]), OURS, f"gate-{number}", istio="ingressgateway") for number in (1, 2)]
+    objects = [item for item in bookinfo() if not (gone and item["metadata"]["name"].startswith("productpage"))]
+    with serving(listed([*objects, *gateways[:doors]])) as (api, server):
+        source = KubernetesSource(api, Guests(api, leaves(["ephemeral", "node-pod", "trace"])), [OURS])
+        for ask in (recorder.plan, lambda given: recorder.record(given, str(tmp_path / "new"))):
+            with pytest.raises(LabError, match=words) as refusal:
+                ask(source)
+            assert "\n" not in str(refusal.value)
+        assert {(method, path.rpartition("/")[2] in KINDS) for method, path, _ in server.asked} == {("GET", True)}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_services_may_not_be_listed_the_missing_door_says_so() -> None:
+    answers = listed(bookinfo()) | {f"/api/v1/namespaces/{OURS}/services": [(403, {"message": "no"})]}
+    with serving(answers) as (api, _):
+        source = KubernetesSource(api, Guests(api, leaves(())), [OURS])
+        with pytest.raises(LabError, match=r"no Bookinfo is seen here.*list services") as refusal:
+            recorder.plan(source)
+        assert "\n" not in str(refusal.value)

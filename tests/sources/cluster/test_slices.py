@@ -61,7 +61,7 @@ def test_an_annotation_that_holds_an_object_goes_and_every_other_stays() -> None
     item["metadata"]["annotations"] = {**kept, **gone}
     raw, counts = object_slice.sliced(json.dumps({"items": [item]}).encode())
     assert json.loads(raw)["items"][0]["metadata"]["annotations"] == kept
-    assert counts["last-applied annotations"] == 2
+    assert counts["annotations that hold an object or an environment"] == 2
 
 
 def test_a_node_keeps_its_place_in_the_network_and_tells_nothing_of_the_machine() -> None:
