@@ -8,16 +8,16 @@ redacted.
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from bookinfo_lab.errors import LabError, RecordingError
 from bookinfo_lab.netfilter import attempt
-from bookinfo_lab.sources import archive, contents, manifest, passing, redaction
+from bookinfo_lab.sources import archive, asking, contents, manifest, passing, redaction
+from bookinfo_lab.sources.asking import Answers
 from bookinfo_lab.sources.base import RESOURCES, Evidence, FrontDoor, Query, Source
 from bookinfo_lab.sources.contents import Capture, Contents, NotHeld
 from bookinfo_lab.sources.manifest import Blob, Captured, Dropped, Manifest, Piece, Redaction
@@ -27,22 +27,7 @@ if TYPE_CHECKING:
 
 _NAMING = frozenset({"name", "namespace", "nodeName", "serviceAccountName", "hostname", "image", "kind"})
 _HIDDEN = sys.maxsize  # stands for the texts that are searched for secrets but not written
-_TRIES = 3
-_COUNTED = re.compile(r"\[\d+:\d+\]")
 _Key = tuple[int, str]  # the number of a piece of evidence, and which part of it
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What the source answered; ``requests`` beside a capture are those made in it."""
-
-    evidence: list[Evidence] = field(default_factory=list)
-    captures: list[tuple[Evidence, tuple[Query, ...]]] = field(default_factory=list)
-    missing: list[NotHeld] = field(default_factory=list)
-
-    @property
-    def every(self) -> list[Evidence]:
-        return [*self.evidence, *(item for item, _ in self.captures)]
 
 
 def plan(source: Source) -> Contents:
@@ -93,7 +78,7 @@ def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], obje
         wanted = plan(source)
         if on_listing is not None:
             on_listing(wanted.lines)
-        read = _read(source, wanted)
+        read = asking.ask(source, wanted)
         objects = _objects(source)  # a source that ended meanwhile says so here
         files, made = _files(source, door, read, _public(objects))
         raw = manifest.encode(made)
@@ -120,91 +105,7 @@ def _objects(source: Source) -> list[dict[str, Any]]:
     return [item for text in raw for item in json.loads(text)["items"]]
 
 
-def _read(source: Source, wanted: Contents) -> _Read:
-    read = _Read(missing=list(wanted.not_held))
-    for query in filter(contents.is_before_requests, wanted.queries):
-        _fetch(source, query, read)
-    refused: dict[Query, str] = {}
-    for capture in wanted.captures:
-        _capture(source, contents.without_points(capture, refused), read, refused)
-    read.missing.extend(NotHeld(query, reason) for query, reason in refused.items())
-    for query in wanted.requests:
-        _fetch(source, query, read)
-    for query in wanted.queries:
-        if not contents.is_before_requests(query) and query.kind != "prove":
-            _fetch(source, query, read)
-    _prove(source, [query for query in wanted.queries if query.kind == "prove"], read)
-    return read
-
-
-def _prove(source: Source, queries: Sequence[Query], read: _Read) -> None:
-    """Add proofs of the rules that are recorded: where rules changed meanwhile both are read again, a few times."""
-    if not queries:
-        return
-    places = {query.place for query in queries}
-    for _ in range(_TRIES):
-        found, after = _Read(), _Read()
-        for query in queries:
-            _fetch(source, query, found)
-        before = [item for item in read.evidence if item.query.kind == "rules" and item.query.place in places]
-        for item in before:
-            _fetch(source, item.query, after)
-        again = {item.query: item for item in after.evidence}
-        if all(_rules(item) == _rules(again[item.query]) for item in before if item.query in again):
-            break
-        read.evidence[:] = [again.get(item.query, item) for item in read.evidence]
-    read.evidence.extend(found.evidence)
-    read.missing.extend(found.missing)
-
-
-def _rules(evidence: Evidence) -> list[str]:
-    """The lines of iptables-save that do not change while nobody changes a rule; none of nft's, which count packets."""
-    lines = evidence.text.splitlines() if evidence.query.arguments[0].endswith("-save") else []
-    return [_COUNTED.sub("", line) for line in lines if not line.startswith("#")]
-
-
-def _fetch(source: Source, query: Query, read: _Read) -> None:
-    try:
-        read.evidence.append(source.fetch(query))
-    except LabError as error:
-        read.missing.append(NotHeld(contents.key(query), str(error)))
-
-
-def _capture(source: Source, capture: Capture, read: _Read, refused: dict[Query, str]) -> None:
-    """Add the requests and the frames around them, of the points that can be; the others are added to ``refused``."""
-    has_begun = False
-    try:
-        if capture.points:
-            with source.capture(capture.points) as running:
-                has_begun = True
-                got = [source.fetch(query) for query in capture.requests]
-            read.captures.append((running.evidence, capture.requests))
-            read.evidence.extend(got)
-            return
-    except LabError as error:
-        found = {} if has_begun else _refused(source, capture.points)
-        if found:
-            refused.update(found)
-            _capture(source, contents.without_points(capture, found), read, refused)
-            return
-        read.missing.append(NotHeld(capture.query, str(error)))
-    for query in capture.requests:
-        _fetch(source, query, read)
-
-
-def _refused(source: Source, points: Sequence[str]) -> dict[Query, str]:
-    """The points at which a capture does not begin, each asked alone, and why."""
-    found = {}
-    for name in points:
-        try:
-            with source.capture((name,)):
-                pass
-        except LabError as error:
-            found[contents.at(name)] = str(error)
-    return found
-
-
-def _files(source: Source, door: FrontDoor, read: _Read, public: Sequence[str]) -> tuple[dict[str, bytes], Manifest]:
+def _files(source: Source, door: FrontDoor, read: Answers, public: Sequence[str]) -> tuple[dict[str, bytes], Manifest]:
     """Every file of the recording but the manifest, and the manifest."""
     parts = {**_parts(read), (-1, "source"): source.description.encode()}
     cut = _cut(source)
@@ -254,7 +155,7 @@ def _tool() -> str:
         return "bookinfo-lab"  # run from its folder, not installed
 
 
-def _parts(read: _Read) -> dict[_Key, bytes]:
+def _parts(read: Answers) -> dict[_Key, bytes]:
     """Everything that a secret may stand in, by piece and part; not-held ones are numbered below zero."""
     parts: dict[_Key, bytes] = {}
     for number, item in enumerate(read.every):

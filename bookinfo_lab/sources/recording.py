@@ -141,7 +141,9 @@ class RecordingSource:
         known = dict.fromkeys(point for item in self.manifest.captures for point in item.piece.query.arguments)
         for point in chosen:
             if point not in known:
-                raise RecordingError(f"{self._name} has no capture at {point}; it has: {_some(known)}")
+                reasons = (item.reason for item in self.manifest.not_held if item.query == contents.at(point))
+                why = next((f" ({reason})" for reason in reasons), "")
+                raise RecordingError(f"{self._name} has no capture at {point}{why}; it has: {_some(known)}")
         running = _Replaying(chosen)
         self._replaying.append(running)
         try:

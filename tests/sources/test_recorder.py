@@ -101,7 +101,8 @@ def test_a_point_that_cannot_be_is_listed_with_its_reason_and_the_others_are_cap
     with source.capture(left[:2]) as running:
         source.fetch(PAGE)
     assert running.evidence.query.arguments == left[:2]
-    with pytest.raises(LabError, match=f"no capture at {points[2]}"), source.capture([points[2]]):
+    why = f"no capture at {points[2]} .no container can be put into it.; it has: "
+    with pytest.raises(LabError, match=why), source.capture([points[2]]):
         pass
 
 
