@@ -213,7 +213,7 @@ def addresses_of_node(source: KubernetesSource, namespace: str, bed: Bed) -> Non
         ("reader", exec_of, "pods/exec", "inspector"),
         ("reader", get_of, "pods/portforward", "inspector"),
         ("inspector", rules_of_pod, "patch pods/ephemeralcontainers", "capturer"),
-        ("capturer", addresses_of_node, "create pods;", "node"),
+        ("capturer", addresses_of_node, "create pods in", "node"),
     ],
 )
 def test_the_next_role_is_named_with_verb_and_resource_where_this_one_is_not_enough(
@@ -238,7 +238,7 @@ def test_a_node_is_read_without_any_right_outside_the_namespace(bed: Bed, fresh:
 
 def test_what_no_role_grants_is_said_to_be_granted_by_none(bed: Bed, fresh: str, connect: Connect) -> None:
     source = connect(bed.account(fresh, "curious", ["node", "reader-cluster"]), fresh)
-    with pytest.raises(Refused, match="may not list secrets; no role of this lab's grants"):
+    with pytest.raises(Refused, match=f"may not list secrets in the namespace {fresh}; no role of this lab's grants"):
         source.api.get(f"/api/v1/namespaces/{fresh}/secrets")
 
 
