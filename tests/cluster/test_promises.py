@@ -160,7 +160,7 @@ def test_where_nothing_may_be_run_envoy_answers_by_a_forwarded_port(bed: Bed, bo
     assert '"state": "LIVE"' in found.text
     assert found.command.startswith("kubectl port-forward ")
     assert b'"state": "LIVE"' in typed(bed, found.command)
-    with pytest.raises(Refused, match="pods/exec in .*; the role inspector"):
+    with pytest.raises(Refused, match=r"pods/exec in .*; the role inspector"):
         lab.processes("productpage")
 
 
@@ -173,7 +173,7 @@ def test_where_no_port_may_be_forwarded_a_pod_of_ours_on_a_node_asks(
         rule["resources"] = [word for word in rule["resources"] if word != "pods/portforward"]
     bed.apply(role)
     refused = connect(kubeconfig, namespace)
-    with pytest.raises(Refused, match="may not (create|get) pods/portforward in .*; the role inspector"):
+    with pytest.raises(Refused, match=r"may not (create|get) pods/portforward in .*; the role inspector"):
         refused.fetch(Query("get", places.CLIENT, ("/",)))
     allowed = connect(kubeconfig, namespace, ("node-pod",))
     page = allowed.fetch(Query("get", places.CLIENT, ("/",)))
