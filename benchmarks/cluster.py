@@ -30,6 +30,7 @@ from bookinfo_lab.sources.cluster.guests import IMAGE_VARIABLE
 from bookinfo_lab.sources.cluster.source import KubernetesSource
 
 FIRST_TABLE = "import bookinfo_lab; print(bookinfo_lab.connect('kubernetes').pods())"
+REST_S = 1.0
 RATE, SIZE, PORT = 5000, 200, 20999
 SENDER = f"""import socket, time
 out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -109,7 +110,7 @@ def make(found: KubernetesSource, name: str, **more: Any) -> None:
 
 
 def listed(server: Api, count: int, rounds: int) -> None:
-    """All pods of the cluster, read by each in turn."""
+    """All pods of the cluster, read by each in turn, when what the last one cost the server is over."""
     from kubernetes.client import CoreV1Api
 
     lab, typed = Lab(source.connect()), CoreV1Api(server.client)
@@ -134,6 +135,7 @@ def listed(server: Api, count: int, rounds: int) -> None:
     taken: dict[str, list[float]] = {what: [] for what in ways}
     for _ in range(rounds):
         for what, way in ways.items():
+            time.sleep(REST_S)
             began = time.perf_counter()
             way()
             taken[what].append(time.perf_counter() - began)

@@ -164,7 +164,7 @@ def duration(seconds: float) -> str:
 def _at(item: Any, *path: str) -> Any:
     """The value below ``item`` at a path of keys; None where something on the way is missing or no object."""
     for key in path:
-        if not isinstance(item, dict):  # JSON has no other; asking for a Mapping is slow
+        if type(item) is not dict:  # JSON has no other; asking for a Mapping is slow
             return None
         item = item.get(key)
     return item
@@ -177,6 +177,8 @@ def _list(item: Any, *path: str) -> Sequence[Any]:
 
 def _text(item: Any, *path: str) -> str:
     found = _at(item, *path)
+    if type(found) is str:
+        return found
     return "" if found is None or isinstance(found, dict | list) else str(found)
 
 
@@ -207,7 +209,8 @@ def _named(item: Item) -> tuple[str, str]:
 
 def _pod(item: Item, now: float) -> tuple[str, ...]:
     ready, total, status, restarts = _containers(item, now)
-    ips = [_text(entry, "ip") for entry in _list(item, "status", "podIPs")] or [_text(item, "status", "podIP")]
+    own = _at(item, "status")
+    ips = [_text(entry, "ip") for entry in _list(own, "podIPs")] or [_text(own, "podIP")]
     return (
         *_named(item),
         f"{ready}/{total}",
@@ -216,43 +219,43 @@ def _pod(item: Item, now: float) -> tuple[str, ...]:
         _age(item, now),
         ips[0] or NONE,
         _text(item, "spec", "nodeName") or NONE,
-        _text(item, "status", "nominatedNodeName") or NONE,
+        _text(own, "nominatedNodeName") or NONE,
         _gates(item),
     )
 
 
 def _gates(item: Item) -> str:
     gates = [_text(gate, "conditionType") for gate in _list(item, "spec", "readinessGates")]
+    if not gates:
+        return NONE
     true = {_text(one, "type") for one in _list(item, "status", "conditions") if _text(one, "status") == "True"}
-    return f"{sum(gate in true for gate in gates)}/{len(gates)}" if gates else NONE
+    return f"{sum(gate in true for gate in gates)}/{len(gates)}"
 
 
 def _containers(item: Item, now: float) -> tuple[int, int, str, str]:
     """Ready and all containers, the status word, and restarts with the time since the last one."""
-    sidecars = {
-        _text(one, "name") for one in _list(item, "spec", "initContainers") if _text(one, "restartPolicy") == "Always"
-    }
-    total = len(_list(item, "spec", "containers")) + len(sidecars)
-    status = _text(item, "status", "reason") or _text(item, "status", "phase")
-    for condition in _list(item, "status", "conditions"):
-        if (_text(condition, "type"), _text(condition, "reason")) == ("PodScheduled", "SchedulingGated"):
+    spec, own = _at(item, "spec"), _at(item, "status")
+    sidecars = {_text(one, "name") for one in _list(spec, "initContainers") if _text(one, "restartPolicy") == "Always"}
+    total = len(_list(spec, "containers")) + len(sidecars)
+    status = _text(own, "reason") or _text(own, "phase")
+    for condition in _list(own, "conditions"):
+        if _text(condition, "reason") == "SchedulingGated" and _text(condition, "type") == "PodScheduled":
             status = "SchedulingGated"
-    inits = _list(item, "status", "initContainerStatuses")
-    mains = _list(item, "status", "containerStatuses")
+    inits = _list(own, "initContainerStatuses")
+    mains = _list(own, "containerStatuses")
     waiting = _initializing(item, inits, sidecars)
     counted = [one for one in inits if _text(one, "name") in sidecars] if not waiting else list(inits)
     ready = sum(_at(one, "ready") is True for one in inits if _text(one, "name") in sidecars)
     if waiting:
         status = waiting
     if not waiting or any(
-        _text(one, "type") == "Initialized" and _text(one, "status") == "True"
-        for one in _list(item, "status", "conditions")
+        _text(one, "type") == "Initialized" and _text(one, "status") == "True" for one in _list(own, "conditions")
     ):
         counted = [*counted, *mains] if not waiting else list(counted)
         status, ready = _main_status(item, mains, status, ready)
     if _text(item, "metadata", "deletionTimestamp"):
-        lost = _text(item, "status", "reason") == "NodeLost"
-        phase = _text(item, "status", "phase")
+        lost = _text(own, "reason") == "NodeLost"
+        phase = _text(own, "phase")
         status = "Unknown" if lost else status if phase in ("Succeeded", "Failed") else "Terminating"
     return ready, total, status, _restarts(counted, now)
 
