@@ -29,6 +29,7 @@ PURE = {
     "journey": set(),
     "trace": set(),
     "errors": set(),
+    "escape": set(),
     "sandbox.topology": set(),
     "sandbox.scenarios": set(),
     "sandbox.xds*": set(),

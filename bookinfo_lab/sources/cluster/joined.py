@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
 from bookinfo_lab import raw_terminal
-from bookinfo_lab.sources.cluster import streams
+from bookinfo_lab.sources.cluster import sockets, streams
 from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.guests import say
 from bookinfo_lab.sources.cluster.streams import Stream
@@ -63,7 +63,7 @@ def _pass_output(stream: Stream) -> int:
 def _pass_stdin(stream: Stream, resized: Sequence[int]) -> None:
     """Everything on stdin, to its end; each byte on ``resized`` means another size of the terminal."""
     watched = [0, *resized]
-    with suppress(*streams.LOST):  # who reads the output is told
+    with suppress(*sockets.LOST):  # who reads the output is told
         if resized:
             stream.resize(*os.get_terminal_size(0))
         while watched:

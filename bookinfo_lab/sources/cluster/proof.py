@@ -20,7 +20,7 @@ from bookinfo_lab.netfilter.attempt import Attempt
 from bookinfo_lab.netfilter.packet import Packet
 from bookinfo_lab.proving import SENDER, NotRun, Origin
 from bookinfo_lab.proving.program import Ended, Program
-from bookinfo_lab.sources.cluster import streams
+from bookinfo_lab.sources.cluster import sockets, streams
 from bookinfo_lab.sources.cluster.api import Api, Refused
 from bookinfo_lab.sources.cluster.guests import NotAllowed
 from bookinfo_lab.sources.cluster.streams import NoSuchProgram, Stream
@@ -63,7 +63,7 @@ class Talking(Program):
             raise self._ended()
         try:
             self._stream.write(text.encode())
-        except streams.LOST as error:
+        except sockets.LOST as error:
             raise Ended(f"{self._name}: the connection was lost: {error}") from None
 
     def receive(self, seconds: float) -> bytes | None:

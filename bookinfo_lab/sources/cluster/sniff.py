@@ -19,11 +19,12 @@ from bookinfo_lab.errors import LabError
 from bookinfo_lab.packets import pcap, pcapng
 from bookinfo_lab.packets.pcapng import Frame, Interface
 from bookinfo_lab.sources.base import Evidence
-from bookinfo_lab.sources.cluster import streams
+from bookinfo_lab.sources.cluster import sockets, streams
 from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.streams import Stream
 
-_START_S, _END_S = 15.0, 15.0
+_START_S = 15.0
+_END_S, _LONGEST_END_S = 15.0, 3600.0  # for the next byte after the stop, and for all of them
 _END_AFTER_ERROR_S = 3.0  # an interrupt does not wait longer for the last frames
 _ETHERNET = 1
 _DROPPED = re.compile(rb"(\d+) packets? dropped by kernel")
@@ -78,7 +79,9 @@ class Point:
     said: bytearray = field(default_factory=bytearray)
     fault: LabError | None = None
     stream: Stream | None = None
+    heard_s: float = 0.0
     listens: threading.Event = field(default_factory=threading.Event)
+    is_read: threading.Event = field(default_factory=threading.Event)
     is_stopping: bool = False
 
     def read(self) -> None:
@@ -87,6 +90,7 @@ class Point:
         try:
             for channel, data in self.stream.frames():
                 (self.out if channel == streams.STDOUT else self.said).extend(data)
+                self.heard_s = time.monotonic()
                 if not self.listens.is_set() and _LISTENING in self.said:
                     self.listens.set()
             if not self.is_stopping:
@@ -94,8 +98,10 @@ class Point:
             elif not _DROPPED.search(self.said):
                 self.fault = LabError(f"it is not known what the kernel dropped: tcpdump said {self.last_words()!r}")
         except LabError as error:
-            self.fault = error
-        self.listens.set()
+            self.fault = self.fault or error
+        finally:
+            self.listens.set()
+            self.is_read.set()
 
     def last_words(self) -> str:
         """The end of what tcpdump said on stderr."""
@@ -140,26 +146,24 @@ class Capturing:
 def capturing(api: Api, points: Sequence[Point], evidence: Callable[[bytes], Evidence]) -> Iterator[Capturing]:
     """Capture at ``points`` as long as the block lasts; ``evidence`` is made of the pcapng bytes."""
     running = Capturing(points)
-    threads: list[threading.Thread] = []
     try:
         for point in points:
             script = (_KEPT if point.is_host else _STREAMED).format(interface=point.interface)
             point.stream = streams.opened(api, *point.where, ["sh", "-c", script], stdin=True)
-            threads.append(threading.Thread(target=point.read, name=f"capture {point.name}", daemon=True))
-            threads[-1].start()
+            threading.Thread(target=point.read, name=f"capture {point.name}", daemon=True).start()
         for point in points:
             if not point.listens.wait(_START_S) or point.fault or _LISTENING not in point.said:
                 said = point.fault or point.last_words()
                 raise LabError(f"no capture at {point.name}: {said or 'tcpdump did not begin'}")
         try:
             yield running
+            time.sleep(0.05)  # a frame that was sent in the block's last moment
+            _end(points, _END_S, _LONGEST_END_S)
         except BaseException:
-            with suppress(LabError):  # the block's own error is the one to be told
-                _end(points, threads, _END_AFTER_ERROR_S)
+            with suppress(LabError):  # the block's own error, or an interrupt, is the one to be told
+                _end(points, _END_AFTER_ERROR_S, _END_AFTER_ERROR_S)
                 running.found = evidence(_joined(points))
             raise
-        time.sleep(0.05)  # a frame that was sent in the block's last moment
-        _end(points, threads, _END_S)
         running.found = evidence(_joined(points))
         running.check()
     finally:
@@ -168,14 +172,22 @@ def capturing(api: Api, points: Sequence[Point], evidence: Callable[[bytes], Evi
                 point.stream.close()
 
 
-def _end(points: Sequence[Point], threads: Sequence[threading.Thread], seconds: float) -> None:
-    """Stop every point and wait for its last frames, each at most that long."""
+def _end(points: Sequence[Point], silent_s: float, longest_s: float) -> None:
+    """Stop every point and wait for its last frames: for each as long as they come, and ``longest_s`` in all."""
     for point in points:
         _stop(point)
-    for point, thread in zip(points, threads, strict=True):
-        thread.join(seconds)
-        if thread.is_alive():
-            point.fault = LabError("tcpdump did not end")
+    stopped_s = time.monotonic()
+    last_s = stopped_s + longest_s
+    for point in points:
+        while not point.is_read.is_set():  # not Thread.join: one that is interrupted takes the thread for ended
+            until_s = min(max(point.heard_s, stopped_s) + silent_s, last_s)
+            if (left_s := until_s - time.monotonic()) <= 0:
+                why = (
+                    f"it took longer than {longest_s:g} s" if until_s == last_s else f"nothing came for {silent_s:g} s"
+                )
+                point.fault = LabError(f"not all frames had arrived: {why}")
+                break
+            point.is_read.wait(left_s)
 
 
 def _stop(point: Point) -> None:
@@ -183,7 +195,7 @@ def _stop(point: Point) -> None:
     point.is_stopping = True
     try:
         point.stream.write(b"\n")
-    except streams.LOST as error:
+    except sockets.LOST as error:
         point.fault = point.fault or LabError(f"the connection was lost: {error}")
 
 

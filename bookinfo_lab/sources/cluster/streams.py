@@ -1,26 +1,27 @@
 """Programs in a pod's containers over the API server's exec subresource, byte for byte, and their exit status.
 
-Edge, over the WebSocket that the `kubernetes` package opens: its own client decodes and joins what it reads, this keeps
-frames apart.  Channel 0 is the program's stdin, 1 its stdout, 2 its stderr, 3 how it ended (a Status object), 4 the
-size of its terminal; 255 ends a channel (v5 of the protocol alone, Kubernetes 1.30 and later).
+Edge, over a WebSocket: the `kubernetes` package's own client decodes and joins what it reads, and waits for ever; this
+keeps frames apart.  Channel 0 is the program's stdin, 1 its stdout, 2 its stderr, 3 how it ended (a Status object), 4
+the size of its terminal; 255 ends a channel (v5 of the protocol alone, Kubernetes 1.30 and later).
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlencode
 
-from websocket import WebSocketException
+from websocket import WebSocketTimeoutException
 
 from bookinfo_lab.errors import LabError
-from bookinfo_lab.sources.cluster.api import PATIENCE_S, Api, Refused, refused
+from bookinfo_lab.sources.cluster import sockets
+from bookinfo_lab.sources.cluster.api import PATIENCE_S, Api, refused
 
 STDIN, STDOUT, STDERR, ENDED, SIZE, CLOSE = 0, 1, 2, 3, 4, 255
+_BOTH_SINCE = (1, 35)
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
-LOST = (OSError, WebSocketException)  # what a connection that ends early raises
 _NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $PATH")
 
 
@@ -40,7 +41,7 @@ class Done:
 class Stream:
     """A program that runs; closing it ends the connection, and the program where it writes or reads then."""
 
-    def __init__(self, socket: Any, named: str) -> None:
+    def __init__(self, socket: sockets.Socket, named: str) -> None:
         self._socket, self._named = socket, named
         self.status: int | None = None
 
@@ -51,13 +52,12 @@ class Stream:
         """
         while self.status is None:
             try:
-                kind, frame = self._socket.recv_data_frame(True)  # a message of several frames is one here
-            except LOST as error:
+                kind, data = self._socket.receive()
+            except sockets.LOST as error:
                 raise self._lost(error) from None
-            if kind == 8:
+            if kind == sockets.ENDS:
                 raise self._lost("it was closed")
-            data = bytes(frame.data)
-            if kind not in (1, 2) or len(data) < 1:
+            if kind not in sockets.MESSAGES or not data:
                 continue
             if data[0] == ENDED:
                 self.status = self._ended(data[1:])
@@ -66,18 +66,18 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         """Bytes to the program's stdin."""
-        self._socket.send_binary(bytes([STDIN]) + data)
+        self._socket.send(STDIN, data)
 
     def close_stdin(self) -> bool:
         """End the program's stdin; False where the API server cannot, and it stays open."""
-        if self._socket.getheaders().get("sec-websocket-protocol") != V5:
+        if self._socket.protocol != V5:
             return False
-        self._socket.send_binary(bytes([CLOSE, STDIN]))
+        self._socket.send(CLOSE, bytes([STDIN]))
         return True
 
     def resize(self, columns: int, lines: int) -> None:
         """The size of the program's terminal."""
-        self._socket.send_binary(bytes([SIZE]) + json.dumps({"Width": columns, "Height": lines}).encode())
+        self._socket.send(SIZE, json.dumps({"Width": columns, "Height": lines}).encode())
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -121,47 +121,47 @@ def opened(
     return Stream(socket, f"{namespace}/{pod} (container {container}): {argv[0]}")
 
 
-def websocket(api: Api, path: str, query: Sequence[tuple[str, str]], protocol: str = "") -> Any:
+def websocket(api: Api, path: str, query: Sequence[tuple[str, str]], protocol: str = f"{V5},{V4}") -> sockets.Socket:
     """A WebSocket to a subresource of the API server; raises as `opened` does."""
-    _check(api, path)
-    from kubernetes.stream import ws_client  # a fifth of a second
-
+    needed = _needed(api)
+    for method in needed:
+        api.check(method, path)
     configuration = api.client.configuration
     url = f"ws{configuration.host.removeprefix('http')}{path}?{urlencode(query)}"
-    headers = {**api.credentials(), **({"sec-websocket-protocol": protocol} if protocol else {})}
     deadline, wait, is_renewed = time.monotonic() + PATIENCE_S, 0.1, False
     while True:
+        headers = {**api.credentials(), "sec-websocket-protocol": protocol}
         try:
-            return ws_client.create_websocket(configuration, url, headers)  # type: ignore[no-untyped-call]
-        except ConnectionRefusedError as error:  # nothing arrived
+            return sockets.connected(configuration, url, headers)
+        except (ConnectionRefusedError, TimeoutError) as error:  # nothing arrived
             if time.monotonic() + wait > deadline:
-                raise _unanswered(api, error) from None
+                is_late = isinstance(error, TimeoutError)
+                raise _unanswered(api, f"no connection within {sockets.CONNECT_S:g} s" if is_late else error) from None
             time.sleep(wait)
             wait = min(2 * wait, 2.0)
-        except LOST as error:
+        except WebSocketTimeoutException:
+            raise _unanswered(api, f"nothing came within {sockets.ANSWER_S:g} s of asking for a stream") from None
+        except sockets.LOST as error:
             status = getattr(error, "status_code", None)
             if status is None:
                 raise _unanswered(api, error) from None
             if status == 401 and not is_renewed and api.renew():
-                headers, is_renewed = {**headers, **api.credentials()}, True
+                is_renewed = True
                 continue
             body = getattr(error, "resp_body", b"") or b""
-            raise refused(int(status), body if isinstance(body, bytes) else str(body).encode(), "POST", path) from None
+            raise refused(
+                int(status), body if isinstance(body, bytes) else str(body).encode(), needed[-1], path
+            ) from None
 
 
-def _unanswered(api: Api, error: Exception) -> LabError:
-    return LabError(f"the API server of {api.named} does not answer: {' '.join(str(error).split())[:200]}")
+def _unanswered(api: Api, why: object) -> LabError:
+    return LabError(f"the API server of {api.named} does not answer: {' '.join(str(why).split())[:200]}")
 
 
-def _check(api: Api, path: str) -> None:
-    """Either right will do: the server asks for get until 1.34, for create from 1.35 on."""
-    try:
-        api.check("POST", path)
-    except Refused as refusal:
-        try:
-            api.check("GET", path)
-        except Refused:
-            raise refusal from None
+def _needed(api: Api) -> tuple[str, ...]:
+    """The methods of RBAC's rights: a WebSocket is opened by GET; from 1.35 on the right to create is asked for too."""
+    number = tuple(int(part) for part in re.findall(r"\d+", api.server)[:2])
+    return ("GET", "POST") if number >= _BOTH_SINCE else ("GET",)
 
 
 def run(

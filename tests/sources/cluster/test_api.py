@@ -1,11 +1,12 @@
 """What the API server says, and what becomes of it: pages, refusals in one line, patience where it helps."""
 
+import dataclasses
 import json
 
 import pytest
 
 from bookinfo_lab.errors import LabError
-from bookinfo_lab.sources.cluster import api, listing
+from bookinfo_lab.sources.cluster import api, listing, sockets, streams
 from bookinfo_lab.sources.cluster.api import Refused, verb_of
 
 from .serving import REVIEWS, serving
@@ -160,3 +161,30 @@ def test_a_server_that_is_gone_is_one_line_without_its_address() -> None:
     assert "\n" not in str(error.value)
     assert str(port) not in str(error.value)
     assert "refused" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "refused", "words"),
+    [
+        ("v1.34.4", "", ""),
+        ("v1.34.4", "create", ""),
+        ("v1.34.4", "get", "may not get pods/exec in the namespace mine; the role inspector"),
+        ("v1.35.0-eks-1", "get", "may not get pods/exec in the namespace mine; the role inspector"),
+        ("v1.35.0-eks-1", "create", "may not create pods/exec in the namespace mine; the role inspector"),
+    ],
+)
+def test_a_stream_takes_the_rights_that_this_version_asks_for(
+    monkeypatch: pytest.MonkeyPatch, version: str, refused: str, words: str
+) -> None:
+    may = {
+        "get": (201, {"status": {"allowed": refused != "get"}}),
+        "create": (201, {"status": {"allowed": not refused}}),
+    }
+    monkeypatch.setattr(sockets, "connected", lambda *_: "connected")
+    with serving({REVIEWS: [may["get"], may["create"]]}) as (server_api, _):
+        asked = dataclasses.replace(server_api, server=version)
+        if not words:
+            assert streams.websocket(asked, f"{MINE}/p/exec", []) == "connected"
+            return
+        with pytest.raises(Refused, match=words):
+            streams.websocket(asked, f"{MINE}/p/exec", [])

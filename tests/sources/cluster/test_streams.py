@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,24 +17,22 @@ SUCCESS = b'\x03{"status": "Success"}'
 
 
 class Socket:
-    """Gives messages as websocket-client does: (kind, last frame), whose opcode is 0 where there were several."""
+    """Gives messages as `sockets.Socket` does: (opcode, bytes)."""
 
-    def __init__(self, *messages: tuple[int, bytes], is_parted: bool = False) -> None:
-        self._messages, self._is_parted = list(messages), is_parted
+    def __init__(self, *messages: tuple[int, bytes]) -> None:
+        self._messages = list(messages)
 
-    def recv_data_frame(self, control: bool) -> tuple[int, Any]:
-        kind, data = self._messages.pop(0)
-        return kind, SimpleNamespace(opcode=0 if self._is_parted else kind, data=data)
+    def receive(self) -> tuple[int, bytes]:
+        return self._messages.pop(0)
 
 
-@pytest.mark.parametrize("is_parted", [False, True])
-def test_a_message_in_several_frames_is_one(is_parted: bool) -> None:
-    given = Socket((2, b"\x01out"), (9, b""), (2, b"\x02err"), (2, b"\x01"), (2, SUCCESS), is_parted=is_parted)
-    stream = streams.Stream(given, "a program")
+def test_messages_are_told_apart_by_channel_and_control_frames_are_none() -> None:
+    given = Socket((2, b"\x01out"), (9, b""), (2, b"\x02err"), (10, b"0"), (2, b"\x01"), (2, b""), (2, SUCCESS))
+    stream = streams.Stream(cast(Any, given), "a program")
     assert list(stream.frames()) == [(1, b"out"), (2, b"err")]
     assert stream.status == 0
     ports = (2, b"\x00\x50\x00"), (2, b"\x01\x50\x00")
-    heard = forward.Forwarded(Socket(*ports, (2, b"\x00hello"), (8, b""), is_parted=is_parted), "a port")
+    heard = forward.Forwarded(cast(Any, Socket(*ports, (10, b"0"), (2, b"\x00hello"), (8, b""))), "a port")
     buffer = bytearray(16)
     assert bytes(buffer[: heard.recv_into(buffer)]) == b"hello"
     assert heard.recv_into(buffer) == 0
@@ -43,7 +40,7 @@ def test_a_message_in_several_frames_is_one(is_parted: bool) -> None:
 
 def test_a_connection_that_is_closed_before_the_program_ends_is_one_line() -> None:
     with pytest.raises(LabError, match=r"^a program: the connection was lost: it was closed$"):
-        list(streams.Stream(Socket((2, b"\x01out"), (8, b"")), "a program").frames())
+        list(streams.Stream(cast(Any, Socket((2, b"\x01out"), (8, b""))), "a program").frames())
 
 
 def test_a_pods_process_is_found_beside_the_runtimes_own_which_is_in_the_nodes_network(tmp_path: Path) -> None:
