@@ -66,7 +66,7 @@ def test_the_request_comes_by_a_way_that_is_said(lab: Lab, bed: Bed) -> None:
 
 def test_the_lines_of_a_small_port_work_for_every_user(bed: Bed, namespace: str, connect: Connect) -> None:
     page = connect(bed.kubeconfig, namespace).fetch(Query("get", places.CLIENT, ("/",)))
-    assert " 8080:80 " in page.command
+    assert " pod/web 8080:8080 " in page.command
     assert typed(bed, page.command).startswith(b"HTTP/1.0 200 OK\r\n")
 
 

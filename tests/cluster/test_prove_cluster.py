@@ -95,4 +95,4 @@ def test_a_proof_needs_the_leave_trace(bed: Bed, bookinfo: str, lab: Lab, monkey
     finally:
         without.close()
     assert proof.verdict == "not run"
-    assert "BOOKINFO_LAB_ALLOW=trace" in proof.reason
+    assert "BOOKINFO_LAB_ALLOW=ephemeral,trace allows" in proof.reason

@@ -77,7 +77,8 @@ class Recorded:
 
     def __init__(self, source: KubernetesSource) -> None:
         self._chosen = Chosen(source.namespaces) if source.namespaces else chosen.bookinfo(_objects(source))
-        self._inner = KubernetesSource(source.api, source.guests, self._chosen.read)
+        # Its lines name no context.
+        self._inner = KubernetesSource(replace(source.api, words=()), source.guests, self._chosen.read)
         self._scope = self._find_scope()
         self.dropped: list[tuple[Evidence, str, int]] = []  # of each answer that was given, what went and how much
         self.hidden: dict[Query, bytes] = {}
