@@ -19,7 +19,7 @@ from bookinfo_lab.sources.cluster.api import Api
 from bookinfo_lab.sources.cluster.guest_objects import PREFIX
 from bookinfo_lab.sources.cluster.guests import LEAVES, Guests
 
-_WITH_PROCESSES = "node pod, hostPID"
+_WITH_PROCESSES = "node pod with hostPID"
 _POD_SECURITY = "violates PodSecurity"
 _NO_DRY_RUN = "does not support dry run"
 _JSON = "application/json"

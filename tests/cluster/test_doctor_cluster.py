@@ -109,7 +109,7 @@ def test_what_was_not_looked_at_for_want_of_a_right_names_verb_resource_and_role
         ("mesh", "list pods", "reader-cluster"),
         ("ephemeral container", "patch pods/ephemeralcontainers", "capturer"),
         ("node pod", "create pods", "node"),
-        ("node pod, hostPID", "create pods", "node"),
+        ("node pod with hostPID", "create pods", "node"),
         ("injection", "create pods", "node"),
     ):
         assert not said.checks[name]["ok"]
@@ -171,7 +171,7 @@ def restricted(bed: Bed) -> Iterator[str]:
 def test_pod_security_is_quoted_and_its_line_mends_it(bed: Bed, restricted: str) -> None:
     said = ask(bed, bed.kubeconfig, "-n", restricted)
     assert "enforce restricted" in said.found("namespace")
-    for name in ("ephemeral container", "node pod", "node pod, hostPID"):
+    for name in ("ephemeral container", "node pod", "node pod with hostPID"):
         assert not said.checks[name]["ok"]
         assert 'violates PodSecurity "restricted' in said.found(name)
         assert "this user may not" not in said.found(name)
@@ -241,7 +241,7 @@ def test_a_policys_own_words_are_quoted_with_nothing_in_them_that_a_terminal_obe
     assert f"ValidatingAdmissionPolicy '{namespace}'" in said.found("node pod")
     assert "bookinfo-lab.dev/owner" in said.checks["node pod"]["mend"]
     assert said.checks["ephemeral container"]["ok"]
-    assert not said.checks["node pod, hostPID"]["ok"], "it is on the node's network too"
+    assert not said.checks["node pod with hostPID"]["ok"], "it is on the node's network too"
     assert "no guests here \\x1b[31m \\u202e tonight" in " ".join(page.split())
     assert all(one.isprintable() or one == "\n" for one in page)
 
@@ -253,8 +253,8 @@ def test_where_only_a_nodes_processes_are_kept_from_pods_the_rest_of_a_node_can_
     with policy(bed, namespace, "hostPID"):
         said = ask(bed, bed.kubeconfig, "-n", namespace)
     assert said.checks["node pod"]["ok"]
-    assert f"ValidatingAdmissionPolicy '{namespace}'" in said.found("node pod, hostPID")
-    assert "processes and sockets of nodes" in said.checks["node pod, hostPID"]["without"]
+    assert f"ValidatingAdmissionPolicy '{namespace}'" in said.found("node pod with hostPID")
+    assert "processes and sockets of nodes" in said.checks["node pod with hostPID"]["without"]
 
 
 def has_istio(bed: Bed) -> bool:
