@@ -6,6 +6,7 @@ them, else, with leave, in a container of the lab's beside it (`guests`).  Nothi
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Collection, Sequence
@@ -179,5 +180,6 @@ class KubernetesSource:
         self, query: Query, raw: bytes, line: str = "", note: str = "", status: int = 0, stderr: bytes = b""
     ) -> Evidence:
         origin = f"{self.description}, {note}" if note else self.description
-        here, by_hand = base.here(query, "default"), line or base.on_a_cluster(query)
+        here = base.here(query, "default")
+        by_hand = line or re.sub(r"^kubectl\b", self.api.kubectl(), base.on_a_cluster(query), flags=re.MULTILINE)
         return Evidence(query, raw, time.time(), origin, here, by_hand, status, stderr)

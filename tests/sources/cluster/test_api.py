@@ -6,8 +6,12 @@ import json
 import pytest
 
 from bookinfo_lab.errors import LabError
+from bookinfo_lab.kube.places import Place
+from bookinfo_lab.sources.base import Query
 from bookinfo_lab.sources.cluster import api, listing, sockets, streams
 from bookinfo_lab.sources.cluster.api import Refused, verb_of
+from bookinfo_lab.sources.cluster.guests import Guests
+from bookinfo_lab.sources.cluster.source import KubernetesSource
 
 from .serving import REVIEWS, serving
 
@@ -188,3 +192,11 @@ def test_a_stream_takes_the_rights_that_this_version_asks_for(
             return
         with pytest.raises(Refused, match=words):
             streams.websocket(asked, f"{MINE}/p/exec", [])
+
+
+def test_a_line_names_the_context_that_was_named() -> None:
+    with serving({}) as (server_api, _):
+        named = dataclasses.replace(server_api, words=("--context=prod",))
+        source = KubernetesSource(named, Guests(named, frozenset()))
+        made = source._evidence(Query("rules", Place("node", "", "n", ""), ("iptables-nft-save",)), b"")
+    assert made.on_a_cluster.startswith("kubectl --context=prod debug ")
