@@ -92,9 +92,15 @@ def _parser() -> argparse.ArgumentParser:
 
     made = add("doctor", _doctor, "what this machine, or a cluster, can do, each 'no' with the line that mends it")
     made.add_argument(
-        "--source", type=cli_cluster.context_of, metavar="SOURCE", help="kubernetes or kubernetes:CONTEXT"
+        "--source",
+        type=cli_cluster.context_of,
+        metavar="SOURCE",
+        help="a cluster, not this machine: kubernetes or kubernetes:CONTEXT (default: the context of "
+        "BOOKINFO_LAB_SOURCE, else the kubeconfig's current one)",
     )
-    made.add_argument("-n", "--namespace", default="", help="the cluster's namespace (default: the context's)")
+    made.add_argument(
+        "-n", "--namespace", default="", help="of the cluster (default: BOOKINFO_LAB_NAMESPACE, else the context's)"
+    )
     made.add_argument("--json", action="store_true", help="print one JSON document")
 
     made = add("tour", _tour, "run every notebook without a browser, write them as HTML, print one request's journey")

@@ -146,8 +146,9 @@ def uninstall(arguments: argparse.Namespace) -> int:
 
     found = traces.Traces((), (), ())
     if arguments.traces:
-        server = api.connect(cluster_context(arguments.source) or "", cluster_namespace(arguments.namespace))
-        named = [arguments.namespace] if arguments.namespace else []
+        namespace = "" if arguments.all_namespaces else cluster_namespace(arguments.namespace)
+        server = api.connect(cluster_context(arguments.source) or "", namespace)
+        named = [namespace] if namespace else []
         found = traces.remove(server, named, owner=arguments.owner, everywhere=arguments.all_namespaces)
         _tell(found.missing)
     else:

@@ -50,7 +50,7 @@ class Rehearsal:
     """An API server for `Guests` whose first change is tried and not made; what comes after it is not asked."""
 
     def __init__(self, api: Api) -> None:
-        self.api, self.namespace, self.named = api, api.namespace, api.named
+        self.api, self.namespace, self.named, self.server = api, api.namespace, api.named, api.server
         self.answer: Answer | None = None
 
     def get(self, *_: object, **__: object) -> bytes:

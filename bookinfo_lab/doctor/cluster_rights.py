@@ -6,6 +6,7 @@ lines that mend it, for somebody who may grant roles.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -176,16 +177,19 @@ def refusal(missing: Sequence[Right], where: str, role: str) -> str:
 
 
 def grant(role: str, api: Api, user: str) -> str:
-    """The line by which somebody who may grant roles gives one to ``user``."""
+    """The line by which somebody who may grant roles gives one to ``user``; his kubeconfig has other contexts."""
     name = f"bookinfo-lab-{role.removesuffix('-cluster')}"
     account = user.removeprefix(_ACCOUNT)
     subject = f"--serviceaccount={account}" if user.startswith(_ACCOUNT) else f"--user={user or 'NAME'}"
     own = f"{name}-{re.sub('[^a-z0-9]+', '-', account.lower()).strip('-') or 'name'}"[:200]
     if role.endswith("-cluster"):
-        bound = api.kubectl("create", "clusterrolebinding", own, f"--clusterrole={name}", subject)
-        return f"{api.kubectl('apply', '-f', f'deploy/rbac/{role}.yaml')} && {bound}"
-    bound = api.kubectl("create", "rolebinding", own, "-n", api.namespace, f"--role={name}", subject)
-    return f"{api.kubectl('apply', '-n', api.namespace, '-f', f'deploy/rbac/{role}.yaml')} && {bound}"
+        made, scope = ["create", "clusterrolebinding", own, f"--clusterrole={name}", subject], []
+    else:
+        scope = ["-n", api.namespace]
+        made = ["create", "rolebinding", own, *scope, f"--role={name}", subject]
+    applied = ["kubectl", "apply", *scope, "-f", f"deploy/rbac/{role}.yaml"]
+    line = f"{shlex.join(applied)} && {shlex.join(['kubectl', *made])}"
+    return f"{line}  (for somebody who may grant it, in the cluster of context {api.context})" if api.words else line
 
 
 def _listed(rights: Sequence[Right]) -> str:

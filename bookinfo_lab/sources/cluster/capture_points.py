@@ -11,6 +11,7 @@ from typing import Any
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.kube.places import Place
+from bookinfo_lab.sources.cluster import streams
 from bookinfo_lab.sources.cluster.guests import NotAllowed
 from bookinfo_lab.sources.cluster.sniff import Point
 from bookinfo_lab.sources.cluster.ways import Ways, Where
@@ -42,11 +43,13 @@ def point(ways: Ways, name: str) -> Point:
 def refusal(ways: Ways, name: str) -> str:
     """Why a point cannot be, as far as that is told before anything is made for it; "" where it may be.
 
-    Told are a missing leave, a pod that no container can be put into, and what is not there.
+    Told are a missing leave, a pod that no container can be put into, a right that is missing to run a program there,
+    and what is not there.
     """
     own = ways.guests
     try:
         place = _site(ways, name).place
+        streams.check(ways.api, place.namespace or ways.api.namespace, place.name)
         leave = "node-pod" if place.kind == "node" else "ephemeral"
         bare = replace(ways, guests=replace(own, allowed=own.allowed - {leave}))
         try:

@@ -20,7 +20,7 @@ from bookinfo_lab.errors import LabError, NotShown
 from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import farewell, guest_objects, streams
 from bookinfo_lab.sources.cluster.api import Api, Refused
-from bookinfo_lab.sources.cluster.guest_objects import PREFIX, guests_in, state_in, state_of
+from bookinfo_lab.sources.cluster.guest_objects import PREFIX, guests_in, image_of, state_in, state_of
 
 LEAVES = ("ephemeral", "node-pod", "trace")
 VARIABLE = "BOOKINFO_LAB_ALLOW"
@@ -43,7 +43,7 @@ class Unfit(LabError):
 
 def leaves(given: Collection[str] = ()) -> frozenset[str]:
     """What may be made: the words of ``given`` and of BOOKINFO_LAB_ALLOW.  LabError for a word that is none."""
-    words = [*given, *filter(None, os.environ.get(VARIABLE, "").split(","))]
+    words = [*given, *filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(",")))]
     for word in words:
         if word not in LEAVES:
             raise LabError(f"{word!r} is nothing that can be allowed; there are: {', '.join(LEAVES)}")
@@ -78,7 +78,6 @@ class Guests:
     _pods: dict[tuple[str, str], _Pod] = field(default_factory=dict)
     _made: int = 0
     _stay: list[str] = field(default_factory=list)
-    _images: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def on_node(self, node: str, purpose: str) -> tuple[str, str, str]:
         """(namespace, pod, container) of a pod of ours in a node's network namespace; made where there is none."""
@@ -95,7 +94,7 @@ class Guests:
         """
         meta = pod["metadata"]
         found = [item for item in guests_in(pod, target) if "running" in state_in(pod, item["name"])]
-        own = [item for item in found if self._image(pod, item) == self.image]
+        own = [item for item in found if image_of(item) == self.image]
         if own or (found and "ephemeral" not in self.allowed):
             return str((own or found)[0]["name"])
         named = f"{meta['namespace']}/{meta['name']}"
@@ -112,8 +111,8 @@ class Guests:
         meta, named = pod["metadata"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         patch = {"spec": {"ephemeralContainers": [guest_objects.ephemeral(name, target, self.image)]}}
         self.api.check("PATCH", f"{path}/ephemeralcontainers")
+        streams.check(self.api, meta["namespace"], meta["name"])  # what may not be used is not put there
         self.say(f"the container {name} is put into {named}; it cannot be removed, and stays there idle")
-        self._images[str(meta.get("uid")), name] = self.image
         self._stay.append(f"{named} ({name})")  # before it is there: however this ends, it is named
         farewell.call_at_end(self.close)
         try:
@@ -123,11 +122,6 @@ class Guests:
             if refusal.status < 500:
                 self._stay.remove(f"{named} ({name})")
             raise
-
-    def _image(self, pod: Mapping[str, Any], item: Mapping[str, Any]) -> str:
-        """The image that was asked for: a policy may have put another registry's into its place."""
-        shown = str(item.get("image"))
-        return self._images.get((str(pod["metadata"].get("uid")), item["name"]), shown)
 
     def close(self) -> None:
         """Delete the pods, one that has gone already is no error, and name the containers that stay."""
@@ -166,7 +160,8 @@ class Guests:
             self.need("node-pod", f"{purpose} of node/{node} needs a pod there", f"a pod on {node}")
             pods = f"/api/v1/namespaces/{self.api.namespace}/pods"
             self.api.check("POST", pods)
-            self.api.check("DELETE", f"{pods}/{PREFIX}node")  # what may not be deleted is not made
+            self.api.check("DELETE", f"{pods}/{PREFIX}node")  # what may not be deleted, or used, is not made
+            streams.check(self.api, self.api.namespace, f"{PREFIX}node")
             pod = _Pod(self.api.namespace, f"{PREFIX}node-{self.owner}-{self._made}")
             self._made += 1
             self._pods[key] = pod  # before it is there: however this ends, it is deleted
@@ -212,16 +207,17 @@ class Guests:
     def _free_name(self, pod: Mapping[str, Any], target: str, named: str) -> tuple[str, bool]:
         """A name for one of ours, and whether it is there already and starts.
 
-        Not one that has ended or is of another image, which cannot be started again.
+        Not one that has ended, which cannot be started again, or is of another image, or beside another container.
         """
         given = {item["name"]: item for item in (pod.get("spec") or {}).get("ephemeralContainers") or ()}
         stem = f"{PREFIX}{target[:36]}-{self.owner}"
         for name in (stem, *(f"{stem}-{number}" for number in range(2, _MOST_IN_A_POD + 1))):
             if name not in given:
                 return name, False
-            if "terminated" not in state_in(pod, name) and self._image(pod, given[name]) == self.image:
+            is_fit = image_of(given[name]) == self.image and given[name].get("targetContainerName") == target
+            if is_fit and "terminated" not in state_in(pod, name):
                 return name, True
-        raise LabError(f"{_MOST_IN_A_POD} containers of this lab's have ended in {named}: no other is put into it")
+        raise LabError(f"{_MOST_IN_A_POD} containers of this lab's are of no use in {named}: no other is put into it")
 
     def _make_pod(self, pod: _Pod, node: str, container: str, more: Collection[str]) -> None:
         body = guest_objects.node_pod(pod.name, self.owner, node, container, self.image, more)

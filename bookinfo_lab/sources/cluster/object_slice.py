@@ -21,11 +21,16 @@ _APPLIED = (
     "proxy.istio.io/overrides",  # containers as they were before the injector changed them
 )
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
-_ENVIRONMENTS = ("env", "proxyMetadata")  # the latter becomes the environment of Istio's proxies
+# proxyMetadata becomes the environment of Istio's proxies.
+_ENVIRONMENT = r"proxyMetadata|\w*[eE]nv(?:s|[vV]ars?|ironment(?:[vV]ariables)?)?"
 # Keys of an annotation that is no JSON: of YAML's block style at the beginning of a line, of its flow style anywhere.
-_KEYS = "|".join(("spec", *_CONTAINERS, *_ENVIRONMENTS))
-_BLOCK = re.compile(rf"""^[ \t-]*["']?(?:kind|{_KEYS})["']?[ \t]*:(?:\s|$)""", re.MULTILINE)
-_FLOW = re.compile(rf"""(?<![\w./-])["']?(?:{_KEYS})["']?\s*:\s*[\[{{]""")
+_OBJECTS = "|".join(("spec", *_CONTAINERS))
+_KEYS = f"{_OBJECTS}|{_ENVIRONMENT}"
+_BLOCK = re.compile(
+    rf"""^[ \t-]*["']?(?:(?:kind|{_OBJECTS})["']?[ \t]*:(?:\s|$)|(?:{_ENVIRONMENT})["']?[ \t]*:[ \t]*$)""", re.MULTILINE
+)
+_FLOW = re.compile(rf"""(?<![\w./-])["']?(?:{_KEYS})\\*["']?\s*:\s*[\[{{]""")
+_IS_ENVIRONMENT = re.compile(_ENVIRONMENT).fullmatch
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _HOOKS = ("postStart", "preStop")
 _NODE_LABELS = ("kubernetes.io/", "beta.kubernetes.io/", "node-role.kubernetes.io/", "node.kubernetes.io/")
@@ -96,7 +101,8 @@ def _tells(node: dict[str, Any]) -> bool:
     """Whether a mapping has a spec, an environment, or containers that are more than a list of names."""
     containers = [node[key] for key in _CONTAINERS if node.get(key)]
     are_names = all(isinstance(found, list) and all(isinstance(item, str) for item in found) for found in containers)
-    return "spec" in node or any(isinstance(node.get(key), list | dict) for key in _ENVIRONMENTS) or not are_names
+    is_set = any(isinstance(value, list | dict) and _IS_ENVIRONMENT(key) for key, value in node.items())
+    return "spec" in node or is_set or not are_names
 
 
 def _is_yaml(text: str) -> bool:

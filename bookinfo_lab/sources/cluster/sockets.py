@@ -8,6 +8,7 @@ import selectors
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -91,7 +92,11 @@ class Socket:
         self._own, self._wire = own, wire
         self._sent = self._read = 0
         self._is_silent, self._is_closed = False, threading.Event()
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._came, self._silent_s = 0, 0.0
+        # A reference that does not keep it: one that an interrupt let fall is closed.
+        threading.Thread(
+            target=_beat, args=(weakref.ref(self), self._is_closed, wire), name="heartbeat", daemon=True
+        ).start()
 
     @property
     def protocol(self) -> str:
@@ -133,22 +138,33 @@ class Socket:
             self._own.shutdown()  # type: ignore[no-untyped-call]
             late.cancel()
 
-    def _beat(self) -> None:
+    def beat(self) -> bool:
+        """Ping, or end what is silent for too long; False where it has ended."""
         # Beats are counted, not seconds: a process that was stopped has not listened.
-        came, silent_s = 0, 0.0
-        while not self._is_closed.wait(_PING_S):
-            before, came = came, self._wire.came
-            is_silent = came == before and self._wire.is_awaited and self._sent - self._read <= _AHEAD_BYTES
-            silent_s = silent_s + _PING_S if is_silent else 0.0
-            if silent_s >= _LOST_S:
-                self._is_silent = True
-                self._wire.shutdown()
-                return
-            try:
-                # What the pong says was read.  An empty ping would end the stream: x/net/websocket took it for EOF.
-                self._own.ping(str(self._sent))
-            except LOST:
-                return  # who reads is told
+        before, self._came = self._came, self._wire.came
+        is_silent = self._came == before and self._wire.is_awaited and self._sent - self._read <= _AHEAD_BYTES
+        self._silent_s = self._silent_s + _PING_S if is_silent else 0.0
+        if self._silent_s >= _LOST_S:
+            self._is_silent = True
+            self._wire.shutdown()
+            return False
+        try:
+            # What the pong says was read.  An empty ping would end the stream: x/net/websocket took it for EOF.
+            self._own.ping(str(self._sent))
+        except LOST:
+            return False  # who reads is told
+        return True
+
+
+def _beat(reference: "weakref.ref[Socket]", is_closed: threading.Event, wire: _Wire) -> None:
+    while not is_closed.wait(_PING_S):
+        own = reference()
+        if own is None:
+            wire.shutdown()
+            wire.close()
+        if own is None or not own.beat():
+            return
+        del own
 
 
 def connected(configuration: Any, url: str, headers: dict[str, str]) -> Socket:

@@ -181,5 +181,6 @@ class KubernetesSource:
     ) -> Evidence:
         origin = f"{self.description}, {note}" if note else self.description
         here = base.here(query, "default")
-        by_hand = line or re.sub(r"^kubectl\b", self.api.kubectl(), base.on_a_cluster(query), flags=re.MULTILINE)
+        kubectl = self.api.kubectl()
+        by_hand = line or re.sub(r"^kubectl\b", lambda _: kubectl, base.on_a_cluster(query), flags=re.MULTILINE)
         return Evidence(query, raw, time.time(), origin, here, by_hand, status, stderr)

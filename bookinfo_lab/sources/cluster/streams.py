@@ -158,6 +158,12 @@ def _unanswered(api: Api, why: object) -> LabError:
     return LabError(f"the API server of {api.named} does not answer: {' '.join(str(why).split())[:200]}")
 
 
+def check(api: Api, namespace: str, pod: str) -> None:
+    """Raise the refusal that a program in a pod's container would meet, without sending anything."""
+    for method in _needed(api):
+        api.check(method, f"/api/v1/namespaces/{namespace}/pods/{pod}/exec")
+
+
 def _needed(api: Api) -> tuple[str, ...]:
     """The methods of RBAC's rights: a WebSocket is opened by GET; from 1.35 on the right to create is asked for too."""
     number = tuple(int(part) for part in re.findall(r"\d+", api.server)[:2])

@@ -6,7 +6,7 @@ import pytest
 
 from bookinfo_lab.errors import LabError
 from bookinfo_lab.sources.base import DEBUG_IMAGE
-from bookinfo_lab.sources.cluster import guests
+from bookinfo_lab.sources.cluster import guest_objects, guests
 from bookinfo_lab.sources.cluster.api import Refused
 from bookinfo_lab.sources.cluster.guest_objects import is_of
 from bookinfo_lab.sources.cluster.guests import Guests, NotAllowed, leaves
@@ -17,9 +17,11 @@ POD = "/api/v1/namespaces/mine/pods/p"
 NODE = "/api/v1/nodes/n"
 
 
-def pod(name: str = "", state: str = "running", image: str = DEBUG_IMAGE) -> dict[str, Any]:
+def pod(name: str = "", state: str = "running", image: str = DEBUG_IMAGE, target: str = "app") -> dict[str, Any]:
     """A pod that has an ephemeral container of the lab's in that state, or none."""
-    containers = [{"name": name, "targetContainerName": "app", "image": image}] if name else []
+    containers = [{**guest_objects.ephemeral(name, target, DEBUG_IMAGE), "image": image}] if name else []
+    if not image.endswith(DEBUG_IMAGE):  # it was asked for, too
+        containers = [guest_objects.ephemeral(name, target, image)]
     statuses = [{"name": name, "state": {state: {}}}] if name else []
     return {
         "metadata": {"namespace": "mine", "name": "p"},
@@ -66,18 +68,36 @@ def test_one_of_another_image_is_used_only_where_none_may_be_put_beside_it(capfd
     assert [method for method, _, _ in server.asked] == ["PATCH"]
 
 
-def test_one_whose_image_a_policy_rewrote_is_used_again_and_no_other_is_put_beside_it() -> None:
+def test_one_whose_image_a_policy_rewrote_is_used_again_by_every_lab_and_no_other_is_put_beside_it() -> None:
+    rewritten = f"mirror.example.org/{DEBUG_IMAGE}"
     with serving({}) as (api, server):
         made = Guests(api, frozenset(["ephemeral"]))
         name = f"bookinfo-lab-app-{made.owner}"
-        there = pod(name, image=f"mirror.example.org/{DEBUG_IMAGE}")
-        there["metadata"]["uid"] = "7"
+        there = pod(name, image=rewritten)
         server.answers = {f"{POD}/ephemeralcontainers": [(200, {})], POD: [(200, there)]}
-        bare = pod() | {"metadata": there["metadata"]}
-        assert [made.in_pod(given, "app", "rules") for given in (bare, there, there)] == [name] * 3
-        starting = pod(name, "waiting", f"mirror.example.org/{DEBUG_IMAGE}") | {"metadata": there["metadata"]}
-        assert made.in_pod(starting, "app", "rules") == name
+        assert [made.in_pod(given, "app", "rules") for given in (pod(), there, there)] == [name] * 3
+        assert made.in_pod(pod(name, "waiting", rewritten), "app", "rules") == name
+        assert Guests(api, frozenset(["ephemeral"])).in_pod(there, "app", "rules") == name
     assert [method for method, _, _ in server.asked].count("PATCH") == 1
+
+
+def test_one_beside_another_container_is_not_taken_for_this_ones_whose_name_begins_alike() -> None:
+    first, second = (f"{'a' * 40}-{number}" for number in (1, 2))
+    with serving({}) as (api, server):
+        made = Guests(api, frozenset(["ephemeral"]))
+        name = f"bookinfo-lab-{'a' * 36}-{made.owner}"
+        server.answers = {f"{POD}/ephemeralcontainers": [(200, {})], POD: [(200, pod(f"{name}-2", target=second))]}
+        assert made.in_pod(pod(name, target=first), second, "sockets") == f"{name}-2"
+
+
+@pytest.mark.parametrize("leave", ["ephemeral", "node-pod"])
+def test_what_no_program_may_be_run_in_is_not_made(leave: str) -> None:
+    allowed = [(201, {"status": {"allowed": True}})] * (1 if leave == "ephemeral" else 3)
+    with serving({NODE: [(200, {})], REVIEWS: [*allowed, (201, {"status": {"allowed": False}})]}) as (api, server):
+        made = Guests(api, frozenset([leave]))
+        with pytest.raises(Refused, match="may not get pods/exec in the namespace mine"):
+            made.in_pod(pod(), "app", "rules") if leave == "ephemeral" else made.on_node("n", "rules")
+    assert {method for method, _, _ in server.asked} <= {"GET"}
 
 
 def test_where_each_has_ended_no_fourth_is_put_into_a_pod() -> None:
@@ -88,7 +108,7 @@ def test_where_each_has_ended_no_fourth_is_put_into_a_pod() -> None:
         there["spec"]["ephemeralContainers"] = [one["spec"]["ephemeralContainers"][0] for one in ended]
         states = [one["status"]["ephemeralContainerStatuses"][0] for one in ended]
         there["status"]["ephemeralContainerStatuses"] = states
-        with pytest.raises(LabError, match="3 containers of this lab's have ended in mine/p"):
+        with pytest.raises(LabError, match="3 containers of this lab's are of no use in mine/p"):
             made.in_pod(there, "app", "rules")
     assert server.asked == []
 

@@ -40,6 +40,9 @@ GOES = {
     "YAML of a list": ("x", f"containers:\n- env:\n  - name: A\n    value: {SECRET}\n"),
     "YAML in its flow style": ("x", f"{{name: a, env: [{{name: A, value: {SECRET}}}]}}"),
     "YAML in JSON": ("x", json.dumps({"before": YAML})),
+    "an environment in a text of YAML's": ("x", 'config: "{\\"env\\":{\\"A\\":\\"' + SECRET + '\\"}}"'),
+    "another name of one": ("x", json.dumps({"extraEnv": [{"name": "A", "value": SECRET}]})),
+    "another name of one in YAML": ("x", f"sidecar:\n  envVars:\n  - name: A\n    value: {SECRET}\n"),
     "what is too deep to be read": ("x", "[" * 200_000 + SECRET),
 }
 STAYS = {

@@ -1,10 +1,12 @@
 """Connections on which nothing comes: how long they are waited for, what keeps them, and that letting go ends all."""
 
+import gc
 import os
 import signal
 import socket
 import threading
 import time
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -334,3 +336,17 @@ def test_a_ports_heartbeat_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
             read(api)
         assert time.monotonic() - began < 3
     assert gone(hearts)
+
+
+def test_one_that_was_let_fall_is_closed() -> None:
+    def talk(peer: Peer) -> None:
+        peer.shake()
+        peer.answer(1000)
+
+    with served(talk) as api:
+        stream: Any = opened(api)
+        fallen = weakref.ref(stream)
+        del stream
+        gc.collect()
+        assert fallen() is None
+        assert gone(hearts)
