@@ -26,7 +26,7 @@ from bookinfo_lab.packets import pcapng
 from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import source, streams
 from bookinfo_lab.sources.cluster.api import Api
-from bookinfo_lab.sources.cluster.guests import IMAGE_VARIABLE
+from bookinfo_lab.sources.cluster.guest_objects import IMAGE_VARIABLE
 from bookinfo_lab.sources.cluster.source import KubernetesSource
 
 FIRST_TABLE = "import bookinfo_lab; print(bookinfo_lab.connect('kubernetes').pods())"

@@ -45,7 +45,7 @@ def connect(
     trace; with BOOKINFO_LAB_ALLOW.  Raises LabError where what was asked for cannot be had.
     """
     named = os.environ.get(VARIABLE, "")
-    is_named = not source and not path and named.partition(":")[0] == CLUSTER
+    is_named = not source and not path and cluster_context() is not None
     if source == CLUSTER or is_named:
         words = _given(scenario=scenario, name=name, path=path)
         if words:

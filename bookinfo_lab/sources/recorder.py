@@ -37,6 +37,10 @@ def plan(source: Source) -> Contents:
     """
     source = _cut(source) or source
     source.front_door()
+    return _planned(source)
+
+
+def _planned(source: Source) -> Contents:
     objects = _objects(source)
     try:
         packets = list(passing.packets(source).values())
@@ -75,7 +79,7 @@ def record(source: Source, path: str, on_listing: Callable[[Sequence[str]], obje
     with archive.place(path) as folder:
         source = _cut(source) or source
         door = source.front_door()
-        wanted = plan(source)
+        wanted = _planned(source)
         if on_listing is not None:
             on_listing(wanted.lines)
         read = asking.ask(source, wanted)

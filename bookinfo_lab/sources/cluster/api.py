@@ -75,12 +75,11 @@ class Api:
         tried.
         """
         verb, resource = verb_of(method, path)
-        parts = path.strip("/").split("/")
-        namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts[:-1] else ""
+        namespace = _namespace_of(path)
         if (verb, resource, namespace) in self._may or resource.startswith("selfsubject"):
             return
         name, _, subresource = resource.partition("/")
-        group = parts[1] if parts[:1] == ["apis"] else ""
+        group = path.split("/")[2] if path.startswith("/apis/") else ""
         attributes = {"verb": verb, "resource": name, "subresource": subresource, "group": group}
         review = {"spec": {"resourceAttributes": {**attributes, "namespace": namespace}}}
         try:
@@ -273,15 +272,21 @@ def _forbidden(said: str, verb: str, resource: str, path: str) -> str:
     """RBAC says who cannot do what; Pod Security, quotas and policies refuse with the same status and other words."""
     if said and "forbidden: User " not in said:
         return f"the cluster does not admit it ({verb} {resource}): {said}"
-    _, inside, rest = path.partition("/namespaces/")
-    where = f" in the namespace {rest.partition('/')[0]}" if inside and "/" in rest else ""
+    namespace = _namespace_of(path)
+    where = f" in the namespace {namespace}" if namespace else ""
     for name, verbs, resources in _ROLES:
         if verb in verbs and resource in resources:
             # A Role grants nothing in all namespaces at once.
-            is_everywhere = verb == "list" and not inside and name == "reader"
+            is_everywhere = verb == "list" and not namespace and name == "reader"
             role, where = ("reader-cluster", " in all namespaces") if is_everywhere else (name, where)
             return f"this user may not {verb} {resource}{where}; the role {role} in deploy/rbac/ grants it"
     return f"this user may not {verb} {resource}{where}; no role of this lab's grants it"
+
+
+def _namespace_of(path: str) -> str:
+    """The namespace that a request is in, "" where it is in none."""
+    parts = path.partition("?")[0].strip("/").split("/")
+    return parts[parts.index("namespaces") + 1] if "namespaces" in parts[:-1] else ""
 
 
 def _page(raw: bytes) -> tuple[list[Any], str]:

@@ -13,9 +13,9 @@ from bookinfo_lab.kube.places import OWNED
 PREFIX = "bookinfo-lab-"
 LIFETIME_S = 3600
 IDLE_S = 600
-_ASKED = "BOOKINFO_LAB_IMAGE"
-# A node pod counts its idle steps of ten seconds down; `_renew` and programs that run in it (where it sees its own
-# processes alone) start the count anew.
+IMAGE_VARIABLE = "BOOKINFO_LAB_IMAGE"
+# A node pod counts its idle steps of ten seconds down; FULL, run in it, starts the count anew, and so do programs that
+# run in it (where it sees its own processes alone).
 FULL = f"echo {IDLE_S // 10} > /tmp/idle-left"
 KEEP = f"""trap 'exit 0' TERM
 {FULL}
@@ -62,7 +62,7 @@ def ephemeral(name: str, target: str, image: str) -> dict[str, Any]:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["sleep", "infinity"],
-        "env": [{"name": _ASKED, "value": image}],
+        "env": [{"name": IMAGE_VARIABLE, "value": image}],
         "targetContainerName": target,
         "securityContext": _as_root("SYS_PTRACE"),  # ss names the programs of other users by it
     }
@@ -75,7 +75,9 @@ def _as_root(*more: str) -> dict[str, Any]:
 def image_of(container: Mapping[str, Any]) -> str:
     """The image that was asked for: a policy may have put another registry's into its place."""
     every = container.get("env") or ()
-    return next((str(item.get("value")) for item in every if item.get("name") == _ASKED), str(container.get("image")))
+    return next(
+        (str(item.get("value")) for item in every if item.get("name") == IMAGE_VARIABLE), str(container.get("image"))
+    )
 
 
 def is_of(container: str, owner: str) -> bool:

@@ -20,11 +20,10 @@ from bookinfo_lab.errors import LabError, NotShown
 from bookinfo_lab.sources.base import DEBUG_IMAGE
 from bookinfo_lab.sources.cluster import farewell, guest_objects, streams
 from bookinfo_lab.sources.cluster.api import Api, Refused
-from bookinfo_lab.sources.cluster.guest_objects import PREFIX, guests_in, image_of, state_in, state_of
+from bookinfo_lab.sources.cluster.guest_objects import IMAGE_VARIABLE, PREFIX, guests_in, image_of, state_in, state_of
 
 LEAVES = ("ephemeral", "node-pod", "trace")
 VARIABLE = "BOOKINFO_LAB_ALLOW"
-IMAGE_VARIABLE = "BOOKINFO_LAB_IMAGE"
 _RENEW_S = 60.0
 _PATIENCE_S = 60.0
 _MOST_IN_A_POD = 3

@@ -32,7 +32,7 @@ class _Wire:
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw, self._timeout_s, self._turn = raw, raw.gettimeout(), threading.Lock()
-        self._closed = False
+        self._closed = False  # `websocket` asks for this name, and closes nothing that lacks it
         self.came, self.is_awaited = 0, False
         raw.setblocking(False)
 
